@@ -1,0 +1,11 @@
+/* Inside forge/: the files of a checkpoint folder that are not tensors. */
+#ifndef NS_FORGE_FOLDER_H
+#define NS_FORGE_FOLDER_H
+#include "base/json.h"
+
+/* Writes dir/name as transformers does: two spaces, sorted keys, a final newline; the largest double, which stands for an
+ * infinity since ns_json_open read it, as Python's Infinity. */
+int ns_folder_json(const char *dir, const char *name, const json_t *v, ns_err *e);
+/* Copies the tokenizer's files, the chat template and generation_config.json, those that are there. */
+int ns_folder_copy_text(const char *from, const char *to, ns_err *e);
+#endif

@@ -1,0 +1,329 @@
+#include "forge/slice.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "forge/folder.h"
+#include "forge/formats.h"
+#include "store/writer.h"
+
+enum { MAX_SLICE_DIMS = 4, BUFFER = 1 << 20, N_DIM_IDS = NS_DIM_LATENT + 1 };
+
+/* A stored tensor and the parts of it to copy, in stored elements: bytes of nibble pairs, block scales, floats. */
+typedef struct item {
+    const ns_tensor *t;
+    int n_dims;                         /* 0: copied whole */
+    ns_segs segs[MAX_SLICE_DIMS];
+    size_t pitch[MAX_SLICE_DIMS];       /* bytes of one entry of the dimension */
+    bool whole_inside[MAX_SLICE_DIMS];  /* every dimension further in is kept whole */
+} item;
+
+typedef struct slicer {
+    const ns_ckpt *c;
+    const ns_cut *cut;
+    ns_writer *w;
+    item *items;
+    size_t n, cap;
+    int layer;                /* whose segments are cached */
+    bool have[N_DIM_IDS];
+    ns_segs segs[N_DIM_IDS];
+    uint8_t *buffer;          /* BUFFER bytes: rows may be short */
+    size_t fill;
+    ns_arena arena;
+    ns_err *e;
+} slicer;
+
+ns_slice_opts ns_slice_defaults(void)
+{
+    return (ns_slice_opts){ .max_shard_bytes = ns_writer_defaults().max_shard_bytes };
+}
+
+static int no_memory(slicer *s)
+{
+    return ns_fail(s->e, NS_ENOMEM, "slice: out of memory");
+}
+
+/* ---- what to copy ---- */
+
+static const ns_segs *segments(slicer *s, int layer, ns_dim_id id)
+{
+    if (layer != s->layer)
+        memset(s->have, 0, sizeof s->have);
+    s->layer = layer;
+    if (!s->have[id] && ns_cut_segments(s->c->arch, s->cut, layer, id, &s->arena, &s->segs[id]) != 0) {
+        no_memory(s);
+        return NULL;
+    }
+    s->have[id] = true;
+    return &s->segs[id];
+}
+
+/* Element segments to stored ones: `unit` elements make one stored element. */
+static int to_stored(slicer *s, const item *it, const ns_segs *in, int unit, ns_segs *out)
+{
+    *out = *in;
+    if (unit == 1)
+        return 0;
+    out->seg = ns_arena_array(&s->arena, (size_t)in->n, sizeof *out->seg);
+    if (!out->seg)
+        return no_memory(s);
+    for (int i = 0; i < in->n; i++) {
+        if (in->seg[i].off % unit || in->seg[i].len % unit)
+            return ns_fail(s->e, NS_EINVAL, "tensor %s: columns %d..%d split a block of %d", it->t->name, in->seg[i].off,
+                           in->seg[i].off + in->seg[i].len, unit);
+        out->seg[i] = (ns_seg){ in->seg[i].off / unit, in->seg[i].len / unit };
+    }
+    out->total = in->total / unit;
+    return 0;
+}
+
+static void finish_item(item *it)
+{
+    size_t pitch = ns_dtype_bits(it->t->dtype) / 8;
+    bool whole = true;
+    for (int d = it->n_dims - 1; d >= 0; d--) {
+        it->pitch[d] = pitch;
+        it->whole_inside[d] = whole;
+        pitch *= (size_t)it->t->shape[d];
+        whole = whole && it->segs[d].total == it->t->shape[d];
+    }
+}
+
+/* The weight itself or its block scales: the manifest's dimensions, the experts in front where they are fused. */
+static int plan_dims(slicer *s, item *it, int layer, ns_role r, bool fused, int unit)
+{
+    const ns_weight_def *def = ns_weight_get(r);
+    for (int i = fused ? -1 : 0; i < def->n_dims; i++) {
+        const ns_segs *g = segments(s, layer, i < 0 ? NS_DIM_EXPERTS : def->dim[i]);
+        if (!g || to_stored(s, it, g, i == def->n_dims - 1 ? unit : 1, &it->segs[it->n_dims]) != 0)
+            return -1;
+        it->n_dims++;
+    }
+    finish_item(it);
+    return 0;
+}
+
+/* One scale for the tensor is copied; one for each of the fused experts follows them. */
+static int plan_scalar(slicer *s, item *it, int layer, bool fused)
+{
+    if (!fused || it->t->n_dims == 0 || it->t->bytes <= ns_dtype_bits(it->t->dtype) / 8)
+        return 0;
+    const ns_segs *g = segments(s, layer, NS_DIM_EXPERTS);
+    if (!g)
+        return -1;
+    it->n_dims = 1; /* any further dimensions are 1 */
+    it->segs[0] = *g;
+    finish_item(it);
+    return 0;
+}
+
+/* The name after dropped layers and experts have gone; everything else as the source spells it. */
+static void new_name(const slicer *s, const char *name, int layer, int expert, char *out, size_t cap)
+{
+    int n_layer = 0, n_expert = 0;
+    const char *at = layer < 0 ? NULL : strstr(name, "layers."), *ex = expert < 0 ? NULL : strstr(name, ".experts.");
+    for (int i = 0; i < layer; i++)
+        n_layer += s->cut->layer[i].keep;
+    for (int i = 0; i < expert; i++)
+        n_expert += ns_cut_has_expert(s->c->arch, s->cut, layer, i);
+    if (!at) {
+        snprintf(out, cap, "%s", name);
+        return;
+    }
+    const char *rest = strchr(at + strlen("layers."), '.');
+    int n = snprintf(out, cap, "%.*slayers.%d", (int)(at - name), name, n_layer);
+    if (ex && n > 0 && (size_t)n < cap)
+        snprintf(out + n, cap - (size_t)n, "%.*s.experts.%d%s", (int)(ex - rest), rest, n_expert, strchr(ex + strlen(".experts."), '.'));
+    else if (n > 0 && (size_t)n < cap)
+        snprintf(out + n, cap - (size_t)n, "%s", rest);
+}
+
+static item *add_item(slicer *s, const ns_tensor *t)
+{
+    if (s->n == s->cap) {
+        size_t cap = s->cap ? 2 * s->cap : 1024;
+        item *p = realloc(s->items, cap * sizeof *p);
+        if (!p) {
+            no_memory(s);
+            return NULL;
+        }
+        s->items = p;
+        s->cap = cap;
+    }
+    s->items[s->n] = (item){ .t = t };
+    return &s->items[s->n++];
+}
+
+static int declare(slicer *s, const item *it, int layer, int expert)
+{
+    char name[512];
+    int64_t shape[NS_MAX_DIMS] = { 0 };
+    memcpy(shape, it->t->shape, sizeof shape);
+    for (int d = 0; d < it->n_dims; d++)
+        shape[d] = it->segs[d].total;
+    new_name(s, it->t->name, layer, expert, name, sizeof name);
+    return ns_writer_declare(s->w, name, it->t->dtype, it->t->n_dims, shape, s->e);
+}
+
+/* unit 0: a per-tensor scale. */
+static int plan_tensor(slicer *s, const ns_tensor *t, const ns_bound *b, int layer, ns_role r, int expert, int unit)
+{
+    if (!t)
+        return 0;
+    bool fused = b->expert_index >= 0;
+    item *it = add_item(s, t);
+    if (!it || (unit ? plan_dims(s, it, layer, r, fused, unit) : plan_scalar(s, it, layer, fused)) != 0)
+        return -1;
+    return declare(s, it, layer, fused || !ns_weight_get(r)->per_expert ? -1 : expert);
+}
+
+static int plan_weight(void *ctx, int layer, ns_role r, int expert)
+{
+    slicer *s = ctx;
+    const ns_bound *b = ns_ckpt_weight(s->c, layer, r, expert);
+    if (!b || (layer >= 0 && !s->cut->layer[layer].keep) || b->expert_index > 0)
+        return 0;
+    if (ns_weight_get(r)->per_expert && b->expert_index < 0 && !ns_cut_has_expert(s->c->arch, s->cut, layer, expert))
+        return 0;
+    const bool blocks = b->mat.dtype == NS_NVFP4;
+    return plan_tensor(s, b->tensor, b, layer, r, expert, blocks ? 2 : 1) != 0 ||
+           plan_tensor(s, b->scale, b, layer, r, expert, blocks ? 16 : 0) != 0 ||
+           plan_tensor(s, b->scale_2, b, layer, r, expert, 0) != 0 ||
+           plan_tensor(s, b->input_scale, b, layer, r, expert, 0) != 0 ||
+           plan_tensor(s, b->kv_scale, b, layer, r, expert, 0) != 0 ? -1 : 0;
+}
+
+/* ---- copying ---- */
+
+static int flush(slicer *s)
+{
+    size_t n = s->fill;
+    s->fill = 0;
+    return n ? ns_writer_append(s->w, s->buffer, n, s->e) : 0;
+}
+
+static int append(slicer *s, const uint8_t *p, size_t n)
+{
+    if (n > BUFFER - s->fill && flush(s) != 0)
+        return -1;
+    for (; n > BUFFER; p += BUFFER, n -= BUFFER) /* in pieces, so that progress is seen */
+        if (ns_writer_append(s->w, p, BUFFER, s->e) != 0)
+            return -1;
+    memcpy(s->buffer + s->fill, p, n);
+    s->fill += n;
+    return 0;
+}
+
+static int copy_dim(slicer *s, const item *it, int d, const uint8_t *p)
+{
+    const ns_segs *g = &it->segs[d];
+    for (int i = 0; i < g->n; i++) {
+        const uint8_t *at = p + (size_t)g->seg[i].off * it->pitch[d];
+        if (it->whole_inside[d]) {
+            if (append(s, at, (size_t)g->seg[i].len * it->pitch[d]) != 0)
+                return -1;
+            continue;
+        }
+        for (int k = 0; k < g->seg[i].len; k++, at += it->pitch[d])
+            if (copy_dim(s, it, d + 1, at) != 0)
+                return -1;
+    }
+    return 0;
+}
+
+static int copy_items(slicer *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const item *it = &s->items[i];
+        if (ns_writer_tensor_begin(s->w, i, s->e) != 0)
+            return -1;
+        int rc = it->n_dims ? copy_dim(s, it, 0, it->t->data) : append(s, it->t->data, it->t->bytes);
+        if (rc != 0 || flush(s) != 0)
+            return -1;
+    }
+    return ns_writer_finish(s->w, s->e);
+}
+
+static int write_weights(slicer *s, const char *dir, const ns_slice_opts *o)
+{
+    ns_writer_options wo = ns_writer_defaults();
+    ns_st_meta meta[2] = { { "format", "pt" }, { "nestar.size", o->name } };
+    wo.max_shard_bytes = o->max_shard_bytes ? o->max_shard_bytes : wo.max_shard_bytes;
+    wo.meta = meta;
+    wo.n_meta = o->name ? 2 : 1;
+    wo.progress = o->progress;
+    wo.ctx = o->ctx;
+    s->buffer = malloc(BUFFER);
+    if (!s->buffer)
+        return no_memory(s);
+    s->w = ns_writer_new(dir, &wo, s->e);
+    if (!s->w || ns_manifest_each(s->c->arch, plan_weight, s) != 0)
+        return -1;
+    return copy_items(s);
+}
+
+/* ---- the other files ---- */
+
+static int write_config(slicer *s, const char *dir)
+{
+    json_t *cfg = ns_cut_config(s->c->arch, s->cut, s->e);
+    int rc = cfg ? 0 : -1;
+    json_t *q = json_object_get(cfg, "quantization_config");
+    if (q)
+        rc = ns_formats_renumber(q, s->c->arch, s->cut, s->e);
+    if (rc == 0) {
+        ns_formats_drop_mtp(cfg);
+        rc = ns_folder_json(dir, "config.json", cfg, s->e);
+    }
+    json_decref(cfg);
+    return rc;
+}
+
+static int write_hf_quant(slicer *s, const char *dir)
+{
+    if (!s->c->hf_quant)
+        return 0;
+    json_t *q = json_deep_copy(s->c->hf_quant);
+    int rc = q ? ns_formats_renumber(q, s->c->arch, s->cut, s->e) : no_memory(s);
+    if (rc == 0)
+        rc = ns_folder_json(dir, "hf_quant_config.json", q, s->e);
+    json_decref(q);
+    return rc;
+}
+
+/* What was written must open: headers only, so this is cheap. */
+static int check_result(const char *dir, ns_err *e)
+{
+    ns_ckpt *c = ns_ckpt_open(dir, NULL, e);
+    ns_ckpt_close(c);
+    return c ? 0 : ns_err_wrap(e, "checking the slice");
+}
+
+int ns_slice(const ns_ckpt *c, const ns_cut *cut, const char *out_dir, const ns_slice_opts *o, ns_err *e)
+{
+    const ns_slice_opts defaults = ns_slice_defaults();
+    slicer s = { .c = c, .cut = cut, .layer = -2, .e = e };
+    ns_outdir dir = { 0 };
+    if (ns_cut_validate(c->arch, cut, ns_ckpt_dtype_of, (void *)(uintptr_t)c, e) != 0)
+        return -1;
+    int rc = ns_outdir_open(&dir, out_dir, e);
+    if (rc == 0)
+        rc = write_config(&s, dir.tmp);
+    if (rc == 0)
+        rc = write_hf_quant(&s, dir.tmp);
+    if (rc == 0)
+        rc = ns_folder_copy_text(c->dir, dir.tmp, e);
+    if (rc == 0)
+        rc = write_weights(&s, dir.tmp, o ? o : &defaults);
+    if (rc == 0)
+        rc = check_result(dir.tmp, e);
+    ns_writer_free(s.w);
+    if (rc == 0)
+        rc = ns_outdir_commit(&dir, e);
+    ns_outdir_release(&dir);
+    free(s.items);
+    free(s.buffer);
+    ns_arena_release(&s.arena);
+    return rc;
+}
