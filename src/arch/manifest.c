@@ -43,7 +43,7 @@ bool ns_weight_exists(const ns_arch *a, int layer, ns_role r)
         return a->latent_size > 0 && a->mlp_bias;
     case NS_W_EXPERT_UP_BIAS:
     case NS_W_EXPERT_DOWN_BIAS:
-        return false; /* mlp_bias does not reach the routed experts: transformers and vLLM build them without */
+        return false; /* mlp_bias does not reach the routed experts: transformers has none there */
     case NS_W_SHARED_UP:
     case NS_W_SHARED_DOWN:
         return l->width[NS_AXIS_SHARED_FFN] > 0;

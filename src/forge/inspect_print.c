@@ -1,5 +1,6 @@
 /* The report of inspect.c as text. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "forge/inspect.h"
@@ -127,7 +128,8 @@ static void print_variants(const json_t *report, FILE *out)
     const json_t *vs = json_object_get(report, "variants"), *list = json_object_get(vs, "list"), *v;
     const json_t *full = json_object_get(json_array_get(list, 0), "widths");
     size_t i;
-    fprintf(out, "\nsizes (%s%s), KV for %lld tokens, F32 caches\n", get_str(vs, "source"),
+    const char *source = get_str(vs, "source");
+    fprintf(out, "\nsizes (%s%s), KV for %lld tokens, F32 caches\n", strcmp(source, "none") == 0 ? "none stated" : source,
             json_is_true(json_object_get(vs, "assumed")) ? ", assumed" : "", get_int(report, "context"));
     fprintf(out, "  %-10s %6s %6s %10s %10s %11s %11s %11s %11s\n", "name", "budget", "layers", "params", "active", "weights", "per token", "KV",
             "state");

@@ -36,10 +36,11 @@ typedef struct ns_ops {
     void (*relu2)(float *x, int n);
     /* x[i] = exp(x[i] - max); returns the sum */
     float (*exp_sum)(float *x, int n, float max);
-    /* Causal depthwise convolution, then SiLU: y_t[c] = silu(b[c] + sum_j w[j*n + c] x_{t-k+1+j}[c]) for t < m, channels c < n.
-     * x_t at x + t*ldx; `state` [k-1, n] holds the k-1 inputs before t = 0, oldest first, and is advanced by m. b may be NULL. */
-    void (*conv_silu)(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, float *y,
-                      size_t ldy);
+    /* Causal depthwise convolution, then SiLU: y_t[c] = silu(b[c] + sum_j w[j*width + c] x_{t-k+1+j}[c]) for t < m, channels
+     * c < n. x_t at x + t*ldx; `state` holds the k-1 inputs before t = 0, oldest first, and is advanced by m. b may be NULL.
+     * Rows of w and of state lie `width` apart, so that a call may take some of the channels. */
+    void (*conv_silu)(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, size_t width,
+                      float *y, size_t ldy);
     /* One step of the selective state space recurrence of one head, state S [n, p] (p: channels of the head, n: state):
      * S[j,:] = decay * S[j,:] + (dt * b[j]) * x[:];   y[:] = sum_j c[j] * S[j,:] + d * x[:] */
     void (*ssm_step)(float *s, int n, int p, float decay, float dt, const float *b, const float *c, const float *x, float d, float *y);

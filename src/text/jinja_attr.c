@@ -110,7 +110,7 @@ int ns_jrun_getitem(ns_jrun *r, ns_jval o, ns_jval key, ns_jval *out)
     int found = python_item(r, o, key, out);
     if (found < 0)
         return -1;
-    if (found == 0 && key.kind == NS_J_STR && !(o.kind == NS_J_LOOP)) {
+    if (found == 0 && key.kind == NS_J_STR) {
         const char *name = ns_jstr_cstr(r, key.s);
         if (!name)
             return -1;
@@ -199,7 +199,9 @@ int ns_jrun_slice(ns_jrun *r, ns_jval o, const ns_jval bound[3], ns_jval *out)
         ns_jrange *g = ns_jrun_alloc(r, sizeof *g);
         if (!g || __builtin_mul_overflow(step, o.r->step, &step))
             return g ? ns_jrun_fail(r, NS_EINVAL, "range step does not fit 64 bits") : -1;
-        *g = (ns_jrange){ o.r->start + start * o.r->step, step, count };
+        /* The stop may lie past the last item, where only wrapping arithmetic is safe. */
+        uint64_t past = (uint64_t)o.r->start + (uint64_t)stop * (uint64_t)o.r->step;
+        *g = (ns_jrange){ o.r->start + start * o.r->step, (int64_t)past, step, count };
         *out = (ns_jval){ .kind = NS_J_RANGE, .r = g };
         return 0;
     }

@@ -107,7 +107,7 @@ static void repr_view(ns_jrun *r, ns_jval v, ns_jbuf *b)
 static void repr_range(ns_jrun *r, const ns_jrange *g, ns_jbuf *b)
 {
     char text[100];
-    int n = snprintf(text, sizeof text, "range(%lld, %lld", (long long)g->start, (long long)(g->start + g->n * g->step));
+    int n = snprintf(text, sizeof text, "range(%lld, %lld", (long long)g->start, (long long)g->stop);
     if (g->step != 1)
         n += snprintf(text + n, sizeof text - (size_t)n, ", %lld", (long long)g->step);
     ns_jbuf_add(r, b, text, (size_t)n, false);

@@ -64,12 +64,20 @@ int ns_jrun_undefined(ns_jrun *r, ns_jval v)
     return ns_jrun_fail(r, NS_EINVAL, "'%s' has no attribute '%.100s'", ns_jval_type(object), v.text);
 }
 
-int ns_jrun_step(ns_jrun *r, size_t bytes)
+int ns_jrun_work(ns_jrun *r, size_t bytes)
 {
-    r->steps += 1 + (int64_t)(bytes / STEP_BYTES);
+    r->bytes += bytes;
+    r->steps += (int64_t)(r->bytes / STEP_BYTES);
+    r->bytes %= STEP_BYTES;
     if (r->steps > r->opts.max_steps)
         return ns_jrun_fail(r, NS_EINVAL, "the template takes more than %lld steps", (long long)r->opts.max_steps);
     return 0;
+}
+
+int ns_jrun_step(ns_jrun *r, size_t bytes)
+{
+    r->steps++;
+    return ns_jrun_work(r, bytes);
 }
 
 int ns_jrun_enter(ns_jrun *r)

@@ -34,6 +34,7 @@ typedef struct ns_jrun {
     size_t chunk_left, mem;
     ns_jinja_opts opts;
     int64_t steps;
+    size_t bytes; /* string work not yet counted as a step */
     int depth, calls, line;
     enum ns_jflow flow;
     ns_jbuf *out;
@@ -86,6 +87,7 @@ void *ns_jrun_array(ns_jrun *r, size_t n, size_t size);
 int ns_jrun_fail(ns_jrun *r, enum ns_code code, const char *fmt, ...) NS_PRINTF(3, 4);
 int ns_jrun_undefined(ns_jrun *r, ns_jval v); /* fails with the undefined value's own message */
 int ns_jrun_step(ns_jrun *r, size_t bytes);   /* one step, and more for string work */
+int ns_jrun_work(ns_jrun *r, size_t bytes);   /* string work alone */
 int ns_jrun_enter(ns_jrun *r);                /* one level deeper; pair with r->depth-- */
 
 ns_jscope *ns_jscope_push(ns_jrun *r, ns_jscope *parent);
@@ -130,11 +132,13 @@ const ns_jbuiltin *ns_jtest_find(const char *name);
 const ns_jbuiltin *ns_jglobal_find(const char *name);
 const ns_jbuiltin *ns_jmethod_find_str(const char *name);
 const ns_jbuiltin *ns_jmethod_find_box(enum ns_jkind kind, const char *name, bool *mutates);
+ns_jfn ns_jmethod_split, ns_jmethod_rsplit;
 
 /* Shared by string methods and filters. case_op: 'u' upper, 'l' lower, 't' title as str.title, 'T' as the filter, 'c'
  * capitalize, 's' swapcase. */
 const ns_jstr *ns_jstr_case(ns_jrun *r, const ns_jstr *s, char case_op);
 const ns_jstr *ns_jstr_strip(ns_jrun *r, const ns_jstr *s, const ns_jstr *chars, bool left, bool right); /* chars NULL: space */
+int ns_jlist_push_sub(ns_jrun *r, ns_jlist *l, const ns_jstr *s, size_t from, size_t to); /* bytes */
 int ns_jstr_splitlines(ns_jrun *r, const ns_jstr *s, bool keep, ns_jlist **out);
 const ns_jstr *ns_jstr_replace(ns_jrun *r, const ns_jstr *s, const ns_jstr *old, const ns_jstr *by, int64_t count);
 int ns_jstr_join(ns_jrun *r, const ns_jstr *sep, ns_jval items, bool strict, const ns_jstr **out);

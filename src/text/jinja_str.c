@@ -139,7 +139,7 @@ static bool reserve(ns_jrun *r, ns_jbuf *b, size_t n)
             return false;
         release_into(b, p, t, cap);
     }
-    b->failed = ns_jrun_step(r, n) != 0;
+    b->failed = ns_jrun_work(r, n) != 0;
     return !b->failed;
 }
 

@@ -102,6 +102,13 @@ static void dump_escaped(dumper *d, uint32_t c, bool taint)
     ns_jbuf_addz(d->r, &d->b, text, taint);
 }
 
+static const char *plain_run(const char *p, const char *end)
+{
+    while (p < end && (unsigned char)*p >= 0x20 && *p != '"' && *p != '\\')
+        p++;
+    return p;
+}
+
 static void dump_string(dumper *d, const ns_jstr *s)
 {
     bool taint = ns_jstr_any_untrusted(s);
@@ -109,6 +116,12 @@ static void dump_string(dumper *d, const ns_jstr *s)
     ns_jbuf_addc(d->r, &d->b, '"', taint);
     while (p < end && !d->b.failed) {
         const char *at = p;
+        if (!s->t && !d->ascii) /* what needs no escape goes in one piece */
+            p = plain_run(p, end);
+        if (p > at) {
+            ns_jbuf_add(d->r, &d->b, at, (size_t)(p - at), s->untrusted);
+            continue;
+        }
         uint32_t c = ns_jtext_next(&p, end);
         dump_escaped(d, c, s->t ? s->t[at - s->p] : s->untrusted);
     }

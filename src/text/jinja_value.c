@@ -88,8 +88,24 @@ ns_jlist *ns_jlist_new(ns_jrun *r, size_t n, bool untrusted)
     ns_jlist *l = ns_jrun_alloc(r, sizeof *l);
     if (!l)
         return NULL;
-    *l = (ns_jlist){ .n = n, .v = ns_jrun_array(r, n, sizeof *l->v), .untrusted = untrusted };
+    *l = (ns_jlist){ .n = n, .cap = n, .v = ns_jrun_array(r, n, sizeof *l->v), .untrusted = untrusted };
     return l->v ? l : NULL;
+}
+
+int ns_jlist_push(ns_jrun *r, ns_jlist *l, ns_jval v)
+{
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 4;
+        ns_jval *more = ns_jrun_array(r, cap, sizeof *more);
+        if (!more)
+            return -1;
+        if (l->n)
+            memcpy(more, l->v, l->n * sizeof *more);
+        l->v = more;
+        l->cap = cap;
+    }
+    l->v[l->n++] = v;
+    return 0;
 }
 
 ns_jdict *ns_jdict_new(ns_jrun *r, size_t cap, bool untrusted)
@@ -245,23 +261,14 @@ int ns_jval_generator(ns_jrun *r, const ns_jlist *l, ns_jval *out)
 int ns_jval_list(ns_jrun *r, ns_jval v, ns_jlist **out)
 {
     ns_jiter it;
-    size_t cap = 8;
-    ns_jlist *l = NULL;
-    if (ns_jiter_init(r, &it, v) || !(l = ns_jlist_new(r, cap, ns_jval_untrusted(v))))
-        return -1;
     ns_jval item;
     int rc;
-    for (l->n = 0; (rc = ns_jiter_next(r, &it, &item)) > 0; l->n++) {
-        if (l->n == cap) {
-            ns_jval *more = ns_jrun_array(r, 2 * cap, sizeof *more);
-            if (!more)
-                return -1;
-            memcpy(more, l->v, cap * sizeof *more);
-            l->v = more;
-            cap *= 2;
-        }
-        l->v[l->n] = item;
-    }
+    ns_jlist *l = NULL;
+    if (ns_jiter_init(r, &it, v) || !(l = ns_jlist_new(r, 0, ns_jval_untrusted(v))))
+        return -1;
+    while ((rc = ns_jiter_next(r, &it, &item)) > 0)
+        if (ns_jlist_push(r, l, item))
+            return -1;
     *out = l;
     return rc;
 }

@@ -67,7 +67,7 @@ typedef struct ns_jval {
 } ns_jval;
 
 typedef struct ns_jlist {
-    size_t n;
+    size_t n, cap;
     ns_jval *v;
     bool untrusted; /* whether its brackets are, when printed */
 } ns_jlist;
@@ -83,7 +83,7 @@ typedef struct ns_jdict {
 } ns_jdict;
 
 typedef struct ns_jrange {
-    int64_t start, step, n;
+    int64_t start, stop, step, n;
 } ns_jrange;
 
 /* Walks any iterable; pos counts items, or bytes of a string. */
@@ -169,6 +169,7 @@ void ns_jbuf_addc(struct ns_jrun *r, ns_jbuf *b, uint32_t c, bool untrusted); /*
 const ns_jstr *ns_jbuf_take(struct ns_jrun *r, ns_jbuf *b);
 
 ns_jlist *ns_jlist_new(struct ns_jrun *r, size_t n, bool untrusted);
+int ns_jlist_push(struct ns_jrun *r, ns_jlist *l, ns_jval v);
 ns_jdict *ns_jdict_new(struct ns_jrun *r, size_t cap, bool untrusted);
 /* 1 found, 0 not, -1 failed (an unhashable key is a failure). */
 int ns_jdict_find(struct ns_jrun *r, const ns_jdict *d, ns_jval key, ns_jval *out);

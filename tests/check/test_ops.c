@@ -272,7 +272,7 @@ static void recurrences_match(void **state)
                     memcpy(st[v], s0, ns * sizeof *s0);
                     y[v] = guarded(nm);
                     memset(y[v], 0, nm * sizeof **y);
-                    (v ? o : ref)->conv_silu(x, ld, m, n, k, w, k == 2 ? NULL : b, st[v], y[v], ld);
+                    (v ? o : ref)->conv_silu(x, ld, m, n, k, w, k == 2 ? NULL : b, st[v], un, y[v], ld);
                 }
                 close_to(y[1], y[0], nm, 2e-5, "conv_silu");
                 close_to(st[1], st[0], ns, 0.0, "conv_silu state");

@@ -1,5 +1,5 @@
 /* The input is a tokenizer.json, up to an optional NUL byte; what follows it (or else a slice of the file) is text. Whatever
- * is accepted must encode and decode any bytes, and give them back unless the file asks for changes. */
+ * is accepted must encode any bytes, or say why not, and decode the ids that came out. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

@@ -213,11 +213,45 @@ static void validation(void **state)
     ns_arch_free(a);
 }
 
-/* Whatever validate accepts keeps whole blocks, and whatever it proposes is accepted. */
+static void check_blocks(const ns_arch *a, const ns_cut *c)
+{
+    for (int i = 0; i < a->n_layers; i++)
+        for (int w = 0; w < NS_W_COUNT && c->layer[i].keep; w++) {
+            const ns_weight_def *def = ns_weight_get((ns_role)w);
+            ns_arena arena = { 0 };
+            ns_segs s;
+            if (!def->quantisable || !ns_weight_exists(a, i, (ns_role)w))
+                continue;
+            assert_int_equal(ns_cut_segments(a, c, i, def->dim[1], &arena, &s), 0);
+            for (int k = 0; k < s.n; k++)
+                assert_true(s.seg[k].off % 16 == 0 && s.seg[k].len % 16 == 0);
+            ns_arena_release(&arena);
+        }
+}
+
+/* Does what the message proposes: "layer 3: expert_ffn 7 splits ..; nearest is 16" (no layer for the head). */
+static void mend(const ns_arch *a, ns_cut *c, const char *msg)
+{
+    int layer = 0, near = 0;
+    char axis[32] = "";
+    const char *at = strstr(msg, "nearest ");
+    if (sscanf(msg, "layer %d: %31s", &layer, axis) != 2)
+        sscanf(msg, "%31s", axis);
+    if (!at || (sscanf(at, "nearest is %d", &near) != 1 && sscanf(at, "nearest are %d", &near) != 1))
+        fail_msg("proposes nothing: %s", msg);
+    int x = ns_axis_find(axis);
+    assert_true(x >= 0 && near > 0);
+    if (x == NS_AXIS_HIDDEN)
+        ns_cut_set(a, c, NS_AXIS_HIDDEN, near);
+    else
+        c->layer[layer].width[x] = near;
+}
+
+/* Whatever validate accepts keeps whole blocks, and following its proposals leads to a cut that it accepts. */
 static void blocks(void **state)
 {
     ns_rng r;
-    int refused = 0, mended = 0;
+    int refused = 0;
     (void)state;
     ns_rng_init(&r, 7);
     for (int round = 0; round < ROUNDS; round++) {
@@ -225,56 +259,18 @@ static void blocks(void **state)
         ns_arch *a = arch_of_json(cfg);
         ns_cut c = random_cut(a, &r);
         ns_err e = { 0 };
-        if (pick(&r, 0, 1)) /* else hardly any cut would pass */
-            for (int i = 0; i < a->n_layers; i++)
-                for (int x = 0; x < NS_AXIS_COUNT; x++)
-                    if (x != NS_AXIS_EXPERTS && x != NS_AXIS_MAMBA_HEADS && x != NS_AXIS_ATTN_HEADS && x != NS_AXIS_SSM_STATE)
-                        c.layer[i].width[x] = (c.layer[i].width[x] + 15) / 16 * 16;
-        if (ns_cut_validate(a, &c, all_nvfp4, NULL, &e) == 0) {
-            for (int i = 0; i < a->n_layers; i++)
-                for (int w = 0; w < NS_W_COUNT && c.layer[i].keep; w++) {
-                    const ns_weight_def *def = ns_weight_get((ns_role)w);
-                    ns_arena arena = { 0 };
-                    ns_segs s;
-                    if (!def->quantisable || !ns_weight_exists(a, i, (ns_role)w))
-                        continue;
-                    assert_int_equal(ns_cut_segments(a, &c, i, def->dim[1], &arena, &s), 0);
-                    for (int k = 0; k < s.n; k++)
-                        assert_true(s.seg[k].off % 16 == 0 && s.seg[k].len % 16 == 0);
-                    ns_arena_release(&arena);
-                }
-        } else {
-            char axis[32], *at = strstr(e.msg, "nearest ");
-            const char *colon = strstr(e.msg, ": ");
-            int near = 0;
-            refused++;
-            /* mend until nothing is left to mend: each step must get past the axis and layer it names */
-            for (int steps = 0; at && steps < 100; steps++) {
-                int layer = strncmp(e.msg, "layer ", 6) == 0 ? atoi(e.msg + 6) : 0;
-                assert_int_equal(sscanf(colon && layer >= 0 && strncmp(e.msg, "layer ", 6) == 0 ? colon + 2 : e.msg, "%31s", axis), 1);
-                near = atoi(at + (strncmp(at, "nearest is ", 11) == 0 ? 11 : 12));
-                int x = ns_axis_find(axis);
-                assert_true(x >= 0 && near > 0);
-                if (x == NS_AXIS_HIDDEN)
-                    ns_cut_set(a, &c, NS_AXIS_HIDDEN, near);
-                else
-                    c.layer[layer].width[x] = near;
-                e = (ns_err){ 0 };
-                if (ns_cut_validate(a, &c, all_nvfp4, NULL, &e) == 0) {
-                    mended++;
-                    break;
-                }
-                at = strstr(e.msg, "nearest ");
-                colon = strstr(e.msg, ": ");
-            }
-            if (e.code)
-                fail_msg("not mended: %s", e.msg);
+        int steps = 0;
+        for (; ns_cut_validate(a, &c, all_nvfp4, NULL, &e) < 0; e = (ns_err){ 0 }) {
+            assert_true(++steps < 100);
+            mend(a, &c, e.msg);
         }
+        refused += steps > 0;
+        check_blocks(a, &c);
         ns_cut_release(&c);
         ns_arch_free(a);
         json_decref(cfg);
     }
-    assert_true(refused > ROUNDS / 10 && refused < ROUNDS - ROUNDS / 10 && mended == refused);
+    assert_true(refused > ROUNDS / 2);
 }
 
 /* ---- cost ---- */

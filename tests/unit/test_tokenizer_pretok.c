@@ -94,8 +94,9 @@ static void constructs_are_refused(void **state)
         { "\\bx", "\\b" }, { "\\h", "\\h" }, { "(a)\\1", "\\1" }, { "(?<n>a)", "a group (?" }, { "(?i)a", "a group (?" },
         { "(*UTF)", "a group (?" }, { "[a[b]]", "a class inside a class" }, { "[a&&b]", "&&" }, { "a{1,3}+", "{n,m}+" },
         { "a{2}?", "{n}?" }, { "a{,3}", "{,n}" }, { "[abc", "a class without end" }, { "[]a]", "] first" },
-        { "\\", "a backslash at the end" }, { "\\xff", "\\xHH above 7F" }, { "\\x{41", "this \\x" }, { "\\u12", "this \\x or \\u" },
-        { "\\pL", "\\p without" }, { "[\\W]", "\\W in a class" }, { "\\p{L", "\\p without" }, { "\\p{L&}", "this \\p{name}" },
+        { "\\", "a backslash at the end" }, { "\\xff", "\\xHH above 7F" }, { "\\x{41", "this \\x" },
+        { "\\u12", "this \\x or \\u" }, { "\\pL", "\\p without" }, { "[\\W]", "\\W in a class" }, { "\\p{L", "\\p without" },
+        { "\\p{L&}", "this \\p{name}" },
     };
     (void)state;
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {

@@ -102,10 +102,9 @@ static float exp_sum(float *x, int n, float max)
     return sum;
 }
 
-static void conv_silu(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, float *y,
-                      size_t ldy)
+static void conv_silu(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, size_t width,
+                      float *y, size_t ldy)
 {
-    size_t width = (size_t)n;
     for (int t = 0; t < m; t++) {
         const float *xt = x + (size_t)t * ldx;
         for (int c = 0; c < n; c++) {
@@ -115,10 +114,8 @@ static void conv_silu(const float *x, size_t ldx, int m, int n, int k, const flo
             acc += w[(size_t)(k - 1) * width + (size_t)c] * xt[c];
             y[(size_t)t * ldy + (size_t)c] = silu(acc);
         }
-        if (k > 1) {
-            memmove(state, state + width, (size_t)(k - 2) * width * sizeof *state);
-            memcpy(state + (size_t)(k - 2) * width, xt, width * sizeof *state);
-        }
+        for (int j = 0; j < k - 1; j++)
+            memcpy(state + (size_t)j * width, j < k - 2 ? state + (size_t)(j + 1) * width : xt, (size_t)n * sizeof *state);
     }
 }
 

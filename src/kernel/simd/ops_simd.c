@@ -88,11 +88,9 @@ static void store_n(float *p, vf v, int n)
         store_part(p, v, n);
 }
 
-void NS_RUNG(conv_silu)(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, float *y,
-                        size_t ldy)
+void NS_RUNG(conv_silu)(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, size_t width,
+                        float *y, size_t ldy)
 {
-    size_t width = (size_t)n;
-    /* Channels outside, time inside: the window of k-1 earlier inputs stays in the state rows, which are in the nearest cache. */
     for (int t = 0; t < m; t++) {
         const float *xt = x + (size_t)t * ldx;
         for (int c = 0; c < n; c += LANES) {

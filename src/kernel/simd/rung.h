@@ -7,8 +7,8 @@ void NS_RUNG(rmsnorm)(const float *x, const float *w, int n, float eps, float *y
 void NS_RUNG(gated_norm)(const float *y, const float *z, const float *w, int n, int group, int live, float eps, float *out);
 void NS_RUNG(relu2)(float *x, int n);
 float NS_RUNG(exp_sum)(float *x, int n, float max);
-void NS_RUNG(conv_silu)(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, float *y,
-                        size_t ldy);
+void NS_RUNG(conv_silu)(const float *x, size_t ldx, int m, int n, int k, const float *w, const float *b, float *state, size_t width,
+                        float *y, size_t ldy);
 void NS_RUNG(ssm_step)(float *s, int n, int p, float decay, float dt, const float *b, const float *c, const float *x, float d,
                        float *y);
 void NS_RUNG(axpy)(int n, float a, const float *x, float *y);

@@ -1,0 +1,172 @@
+/* Grouped-query attention without positions: softmax(q k^T / sqrt(head_dim)) v, causal, keys and values appended to the cache.
+ * One algorithm for one token or many: blocks of query rows (token, head of the group) meet tiles of keys with a running maximum and
+ * sum (online softmax). Tiles start at fixed positions, so a token's result does not depend on what else is in the step. */
+#include <math.h>
+#include <string.h>
+
+#include "model/block.h"
+
+enum { TILE = 64, ROWS = 48 };
+
+struct attn {
+    ns_step *st;
+    const ns_plan_layer *pl;
+    int layer, per_kv, row_block; /* query heads per kv head; rows per task */
+    const float *q;               /* [n_tokens, heads * head_dim] */
+    const float *k, *v;           /* [n_tokens, kv heads * head_dim] */
+    float *out;                   /* like q */
+    int *task_item, *task_row;
+    int n_tasks;
+    float *work;
+    size_t work_size;
+};
+
+/* Appends one token's keys and values. */
+static void append_task(void *ctx, int t, int thread)
+{
+    (void)thread;
+    struct attn *a = ctx;
+    const ns_arch *arch = a->st->m->arch;
+    size_t hd = (size_t)arch->head_dim;
+    int item = 0;
+    while (item + 1 < a->st->n_items && a->st->first[item + 1] <= t)
+        item++;
+    ns_state *state = a->st->items[item].state;
+    const ns_layer_state *ls = &state->layer[a->layer];
+    for (int g = 0; g < arch->n_kv_heads; g++) {
+        size_t from = ((size_t)t * (size_t)arch->n_kv_heads + (size_t)g) * hd;
+        size_t to = ((size_t)g * (size_t)state->context + (size_t)(state->len + t - a->st->first[item])) * hd;
+        memcpy(ls->k + to, a->k + from, hd * sizeof(float));
+        memcpy(ls->v + to, a->v + from, hd * sizeof(float));
+    }
+}
+
+struct rows {
+    int n, first, limit; /* rows; index of the first among the item's; the last position any of them sees, plus one */
+    float *q, *o, *p, *kt, *max, *sum;
+};
+
+static const float *query_of(const struct attn *a, int item, int g, int row)
+{
+    size_t tok = (size_t)(a->st->first[item] + row / a->per_kv);
+    return a->q + (tok * (size_t)a->pl->heads + (size_t)(g * a->per_kv + row % a->per_kv)) * (size_t)a->pl->head_dim;
+}
+
+/* Scores of one tile, masked, become weights in r->p; sums and outputs are rescaled to the new maximum. */
+static void softmax_tile(const struct attn *a, struct rows *r, int at, int n, int pos0)
+{
+    const ns_ops *o = a->st->m->ops;
+    int hd = a->pl->head_dim;
+    for (int i = 0; i < r->n; i++) {
+        float *p = r->p + i * TILE, max = r->max[i];
+        int seen = pos0 + (r->first + i) / a->per_kv + 1 - at; /* keys of this tile that the row sees */
+        seen = seen < 0 ? 0 : seen > n ? n : seen;
+        for (int j = 0; j < seen; j++)
+            max = p[j] > max ? p[j] : max;
+        float scale = max == r->max[i] ? 1.0f : expf(r->max[i] - max);
+        r->sum[i] = r->sum[i] * scale + (seen ? o->exp_sum(p, seen, max) : 0.0f);
+        for (int j = seen; j < n; j++)
+            p[j] = 0.0f;
+        for (int j = 0; scale != 1.0f && j < hd; j++)
+            r->o[i * hd + j] *= scale;
+        r->max[i] = max;
+    }
+}
+
+static void block_task(void *ctx, int t, int thread)
+{
+    struct attn *a = ctx;
+    const ns_ops *o = a->st->m->ops;
+    const ns_arch *arch = a->st->m->arch;
+    int item = a->task_item[t / arch->n_kv_heads], g = t % arch->n_kv_heads, hd = a->pl->head_dim;
+    size_t uhd = (size_t)hd;
+    const ns_state *state = a->st->items[item].state;
+    const float *k = state->layer[a->layer].k + (size_t)g * (size_t)state->context * uhd;
+    const float *v = state->layer[a->layer].v + (size_t)g * (size_t)state->context * uhd;
+    struct rows r = { .first = a->task_row[t / arch->n_kv_heads] };
+    int all = a->st->items[item].n * a->per_kv;
+    r.n = all - r.first < a->row_block ? all - r.first : a->row_block;
+    r.limit = state->len + (r.first + r.n - 1) / a->per_kv + 1;
+    r.q = a->work + (size_t)thread * a->work_size;
+    r.o = r.q + ROWS * uhd;
+    r.p = r.o + ROWS * uhd;
+    r.kt = r.p + ROWS * TILE;
+    r.max = r.kt + TILE * uhd;
+    r.sum = r.max + ROWS;
+    float scale = 1.0f / sqrtf((float)hd);
+    for (int i = 0; i < r.n; i++) {
+        const float *q = query_of(a, item, g, r.first + i);
+        for (int j = 0; j < hd; j++)
+            r.q[(size_t)i * uhd + (size_t)j] = q[j] * scale;
+        r.max[i] = -INFINITY;
+        r.sum[i] = 0.0f;
+    }
+    memset(r.o, 0, (size_t)r.n * uhd * sizeof(float));
+    for (int at = 0; at < r.limit; at += TILE) {
+        int n = r.limit - at < TILE ? r.limit - at : TILE;
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < hd; j++)
+                r.kt[j * TILE + i] = k[(size_t)(at + i) * uhd + (size_t)j];
+        o->gemm(r.n, n, hd, r.q, uhd, 1, r.kt, TILE, r.p, TILE, false);
+        softmax_tile(a, &r, at, n, state->len);
+        o->gemm(r.n, hd, n, r.p, TILE, 1, v + (size_t)at * uhd, uhd, r.o, uhd, true);
+    }
+    for (int i = 0; i < r.n; i++) {
+        float *out = a->out + (query_of(a, item, g, r.first + i) - a->q);
+        for (int j = 0; j < hd; j++)
+            out[j] = r.o[(size_t)i * uhd + (size_t)j] / r.sum[i];
+    }
+}
+
+static void list_tasks(struct attn *a)
+{
+    ns_step *st = a->st;
+    int rows = 0, threads = ns_pool_threads(st->m->pool), kv = st->m->arch->n_kv_heads;
+    for (int i = 0; i < st->n_items; i++)
+        rows += st->items[i].n * a->per_kv;
+    /* small enough that every thread has work, large enough that a transposed tile of keys is used often */
+    int share = rows * kv / (2 * threads);
+    a->row_block = share < 4 ? 4 : share > ROWS ? ROWS : share;
+    int most = rows / a->row_block + st->n_items;
+    a->task_item = ns_scratch_get(st->s, (size_t)most, sizeof(int));
+    a->task_row = ns_scratch_get(st->s, (size_t)most, sizeof(int));
+    for (int i = 0; a->task_row && i < st->n_items; i++)
+        for (int r = 0; r < st->items[i].n * a->per_kv; r += a->row_block) {
+            a->task_item[a->n_tasks] = i;
+            a->task_row[a->n_tasks++] = r;
+        }
+    a->work_size = (size_t)((2 * ROWS + TILE) * a->pl->head_dim + ROWS * TILE + 2 * ROWS + 15) / 16 * 16;
+    a->work = ns_scratch_get(st->s, a->work_size * (size_t)threads, sizeof(float));
+}
+
+void ns_attention_forward(ns_step *st, int layer, const float *x, float *out)
+{
+    const ns_plan_layer *pl = &st->plan->layer[layer];
+    const ns_arch *arch = st->m->arch;
+    size_t n = (size_t)st->n_tokens, kv = (size_t)(arch->n_kv_heads * arch->head_dim), q_dim = (size_t)pl->q.total;
+    struct attn a = { .st = st, .pl = pl, .layer = layer, .per_kv = pl->heads / arch->n_kv_heads };
+    float *q = ns_scratch_get(st->s, n * q_dim, sizeof(float)), *k = ns_scratch_get(st->s, n * kv, sizeof(float));
+    float *v = ns_scratch_get(st->s, n * kv, sizeof(float));
+    a.q = q;
+    a.k = k;
+    a.v = v;
+    a.out = ns_scratch_get(st->s, n * q_dim, sizeof(float));
+    list_tasks(&a);
+    if (ns_scratch_failed(st->s))
+        return;
+    ns_acts in = ns_acts_of(x, (size_t)st->hidden, st->n_tokens, st->hidden);
+    const ns_mat *wq = &ns_ckpt_weight(st->m->ckpt, layer, NS_W_Q, 0)->mat, *wk = &ns_ckpt_weight(st->m->ckpt, layer, NS_W_K, 0)->mat;
+    const ns_mat *wv = &ns_ckpt_weight(st->m->ckpt, layer, NS_W_V, 0)->mat;
+    ns_product p[3] = {
+        { .w = wq, .rows = &pl->q, .x = &in, .m = st->n_tokens, .y = q, .ldy = q_dim, .bias = pl->vec.q_bias },
+        { .w = wk, .n_rows = (int)kv, .x = &in, .m = st->n_tokens, .y = k, .ldy = kv, .bias = pl->vec.k_bias },
+        { .w = wv, .n_rows = (int)kv, .x = &in, .m = st->n_tokens, .y = v, .ldy = kv, .bias = pl->vec.v_bias },
+    };
+    ns_products_run(st->m, st->s, p, 3);
+    ns_parallel(st->m, st->n_tokens, append_task, &a);
+    ns_parallel(st->m, a.n_tasks * arch->n_kv_heads, block_task, &a);
+    if (pl->mask)
+        ns_mask_segs(a.out, q_dim, st->n_tokens, (int)q_dim, &pl->mask->q);
+    ns_acts y = ns_acts_of_segs(a.out, q_dim, st->n_tokens, &pl->q);
+    ns_linear(st, layer, NS_W_O, NULL, st->hidden, &y, pl->vec.o_bias, out, (size_t)st->hidden);
+}

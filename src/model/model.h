@@ -1,0 +1,95 @@
+/* The network: a checkpoint bound to kernels, run at any cut.
+ *   ns_model   what is independent of a size: kernels, threads, and the small F32 vectors (norm gains, conv weights, A, D ..)
+ *              widened once; matrices stay in the mapping and are used in their stored form
+ *   ns_plan    a cut, prepared: which segments of each dimension are read. Costs kilobytes and microseconds; owns no weights
+ *   ns_state   what one sequence remembers (state.h)
+ *   ns_forward one step: any number of sequences, any number of tokens each, all at one plan
+ * Equations: the NemotronH architecture; every block is x += mixer(rmsnorm(x)). */
+#ifndef NS_MODEL_MODEL_H
+#define NS_MODEL_MODEL_H
+#include "ckpt/ckpt.h"
+#include "kernel/ops.h"
+#include "kernel/pool.h"
+#include "model/state.h"
+
+/* Small vectors of one layer in F32, full width. NULL where the layer has none. */
+typedef struct ns_vectors {
+    float *norm;                                     /* [hidden] */
+    float *conv_w, *conv_b;                          /* [conv_kernel, channels], [channels] */
+    float *dt_bias, *a, *d;                          /* [heads]; a = -exp(A_log) */
+    float *gated_norm;                               /* [inner] */
+    float *in_bias, *out_bias;                       /* Mamba projections */
+    float *q_bias, *k_bias, *v_bias, *o_bias;
+    float *correction;                               /* [experts] */
+    float *latent_in_bias, *latent_out_bias, *shared_up_bias, *shared_down_bias, *up_bias, *down_bias;
+    float **expert_up_bias, **expert_down_bias;      /* [experts], or NULL */
+} ns_vectors;
+
+typedef struct ns_model {
+    const ns_ckpt *ckpt;
+    const ns_arch *arch;
+    const ns_ops *ops;
+    ns_pool *pool;       /* borrowed */
+    ns_vectors *vec;     /* [n_layers] */
+    float *final_norm;
+    ns_arena arena;
+} ns_model;
+
+int ns_model_init(ns_model *m, const ns_ckpt *c, const ns_ops *ops, ns_pool *pool, ns_err *e);
+void ns_model_release(ns_model *m);
+
+/* One layer of a plan: live sizes, and the segments of the full dimensions that are live. */
+typedef struct ns_plan_layer {
+    char kind;
+    bool keep;
+    int topk, n_experts, ffn, shared;        /* MoE (ffn also for '-') */
+    int groups, heads, head_dim, state;      /* Mamba: heads in all; attention: heads = query heads, head_dim */
+    int conv_dim, inner;
+    ns_segs in_proj, conv, inner_segs, mamba_heads, q, experts;
+    ns_vectors vec;                          /* gathered to the live entries where those are not a prefix */
+    const struct ns_plan_layer *mask;        /* the hard mask's layer, NULL in a view */
+} ns_plan_layer;
+
+typedef struct ns_plan {
+    const ns_model *model;
+    ns_cut cut;
+    int hidden;
+    ns_plan_layer *layer; /* [n_layers] */
+    struct ns_plan *mask; /* owned; see ns_plan_new_masked */
+    ns_arena arena;
+} ns_plan;
+
+/* The cut must have been validated; it is copied. */
+ns_plan *ns_plan_new(const ns_model *m, const ns_cut *cut, ns_err *e);
+/* The full model computing what `cut` computes, by zeroing what the cut lacks: slow, and the check on views and slices. */
+ns_plan *ns_plan_new_masked(const ns_model *m, const ns_cut *cut, ns_err *e);
+void ns_plan_free(ns_plan *p);
+
+/* A sequence's share of a step. */
+typedef struct ns_item {
+    ns_state *state;
+    const int *ids; /* [n], each below vocab_size */
+    int n;
+    int n_logits;   /* logits of the last so many positions go to `logits` [n_logits, vocab] */
+    float *logits;
+} ns_item;
+
+/* Looks at a step from inside; both members may be NULL. */
+typedef struct ns_tap {
+    void *ctx;
+    /* The residual stream [n_tokens, hidden] after a layer. */
+    void (*hidden)(void *ctx, int layer, const float *x, int n_tokens, int hidden);
+    /* The router's picks [n_tokens, topk], experts as the full model counts them, in the order of selection. */
+    void (*router)(void *ctx, int layer, const int *expert, const float *weight, int n_tokens, int topk);
+} ns_tap;
+
+/* Working memory of a step; grows to the largest step seen and is reused. One per thread of control. */
+typedef struct ns_scratch ns_scratch;
+ns_scratch *ns_scratch_new(void);
+void ns_scratch_free(ns_scratch *s);
+
+/* Runs one step and advances every state. All tokens of all items together should not exceed NS_STEP_TOKENS: longer prompts go in
+ * pieces. States must have room (ns_state_room) and the shape of the plan's cut. On error the states are in no defined position. */
+enum { NS_STEP_TOKENS = 512 };
+int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_tap *tap, ns_err *e);
+#endif

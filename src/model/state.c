@@ -1,0 +1,295 @@
+#include "model/state.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/file.h"
+
+/* Floats of one layer's parts. */
+struct shape {
+    size_t kv, conv, ssm;
+};
+
+static struct shape shape_of(const ns_arch *a, const ns_cut *c, int layer, int context)
+{
+    struct shape s = { 0 };
+    const int *w = c->layer[layer].width;
+    if (!c->layer[layer].keep)
+        return s;
+    if (a->layers[layer].kind == NS_LAYER_ATTENTION)
+        s.kv = (size_t)a->n_kv_heads * (size_t)a->head_dim * (size_t)context;
+    if (a->layers[layer].kind == NS_LAYER_MAMBA) {
+        s.conv = (size_t)(a->conv_kernel - 1) * (size_t)ns_cut_dim(a, c, layer, NS_DIM_CONV);
+        s.ssm = (size_t)w[NS_AXIS_MAMBA_HEADS] * (size_t)w[NS_AXIS_SSM_STATE] * (size_t)w[NS_AXIS_MAMBA_HEAD_DIM];
+    }
+    return s;
+}
+
+static size_t line(size_t floats)
+{
+    return (floats + 15) / 16 * 16;
+}
+
+ns_state *ns_state_new(const ns_arch *a, const ns_cut *cut, int context, ns_err *e)
+{
+    ns_state *s = calloc(1, sizeof *s);
+    size_t floats = 0;
+    if (context < 1) {
+        free(s);
+        ns_fail(e, NS_EINVAL, "context %d: at least 1", context);
+        return NULL;
+    }
+    if (!s || !(s->layer = calloc((size_t)a->n_layers, sizeof *s->layer)) || ns_cut_copy(cut, &s->cut, e) != 0)
+        goto no_memory;
+    s->arch = a;
+    s->context = context;
+    for (int i = 0; i < a->n_layers; i++) {
+        struct shape h = shape_of(a, cut, i, context);
+        floats += 2 * line(h.kv) + line(h.conv) + line(h.ssm);
+    }
+    s->bytes = floats * sizeof(float);
+    /* an anonymous mapping: zeroed, and paged in only as the context fills */
+    s->memory = mmap(NULL, s->bytes ? s->bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (s->memory == MAP_FAILED) {
+        s->memory = NULL;
+        goto no_memory;
+    }
+    float *p = s->memory;
+    for (int i = 0; i < a->n_layers; i++) {
+        struct shape h = shape_of(a, cut, i, context);
+        ns_layer_state *l = &s->layer[i];
+        *l = (ns_layer_state){ .k = p, .v = p + line(h.kv), .conv_len = h.conv, .ssm_len = h.ssm };
+        p += 2 * line(h.kv);
+        l->conv = p;
+        l->ssm = p + line(h.conv);
+        p += line(h.conv) + line(h.ssm);
+    }
+    return s;
+no_memory:
+    ns_fail(e, NS_ENOMEM, "a state for %d tokens: out of memory", context);
+    ns_state_free(s);
+    return NULL;
+}
+
+void ns_state_free(ns_state *s)
+{
+    if (!s)
+        return;
+    if (s->memory)
+        munmap(s->memory, s->bytes ? s->bytes : 1);
+    ns_cut_release(&s->cut);
+    free(s->layer);
+    free(s);
+}
+
+void ns_state_reset(ns_state *s)
+{
+    s->len = 0;
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        memset(s->layer[i].conv, 0, s->layer[i].conv_len * sizeof(float));
+        memset(s->layer[i].ssm, 0, s->layer[i].ssm_len * sizeof(float));
+    }
+}
+
+int ns_state_adopt(ns_state *s, const ns_cut *cut, ns_err *e)
+{
+    ns_cut copy;
+    if (ns_cut_equal(&s->cut, cut))
+        return 0;
+    if (!ns_cut_same_state(s->arch, &s->cut, cut))
+        return ns_fail(e, NS_EINVAL, "the cache of one size does not fit the other: their head dims or layers differ");
+    if (ns_cut_copy(cut, &copy, e) != 0)
+        return -1;
+    ns_cut_release(&s->cut);
+    s->cut = copy;
+    return 0;
+}
+
+struct ns_mark {
+    int len;
+    size_t floats;
+    float *data; /* conv and ssm of every layer, in order */
+};
+
+static size_t recurrent_floats(const ns_state *s)
+{
+    size_t n = 0;
+    for (int i = 0; i < s->arch->n_layers; i++)
+        n += s->layer[i].conv_len + s->layer[i].ssm_len;
+    return n;
+}
+
+ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
+{
+    ns_mark *m = calloc(1, sizeof *m);
+    size_t n = recurrent_floats(s);
+    if (!m || !(m->data = malloc((n ? n : 1) * sizeof(float)))) {
+        free(m);
+        ns_fail(e, NS_ENOMEM, "a mark of the state: out of memory");
+        return NULL;
+    }
+    m->len = s->len;
+    m->floats = n;
+    float *p = m->data;
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        const ns_layer_state *l = &s->layer[i];
+        memcpy(p, l->conv, l->conv_len * sizeof *p);
+        memcpy(p + l->conv_len, l->ssm, l->ssm_len * sizeof *p);
+        p += l->conv_len + l->ssm_len;
+    }
+    return m;
+}
+
+int ns_state_rewind(ns_state *s, const ns_mark *m, ns_err *e)
+{
+    if (m->len > s->len || m->floats != recurrent_floats(s))
+        return ns_fail(e, NS_EINVAL, "rewind: the mark is not of this state's past");
+    const float *p = m->data;
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        const ns_layer_state *l = &s->layer[i];
+        memcpy(l->conv, p, l->conv_len * sizeof *p);
+        memcpy(l->ssm, p + l->conv_len, l->ssm_len * sizeof *p);
+        p += l->conv_len + l->ssm_len;
+    }
+    s->len = m->len;
+    return 0;
+}
+
+void ns_mark_free(ns_mark *m)
+{
+    if (m)
+        free(m->data);
+    free(m);
+}
+
+/* ---- files ----
+ * "NSSTATE1", then little-endian: u32 layers, u32 tokens, u32 kv heads, u32 head_dim, u32 vocab; per layer u8 kind, u64 conv floats,
+ * u64 ssm floats; i32 ids[tokens]; per layer: k [kv head][tokens][head_dim], v likewise, conv, ssm (F32). */
+
+static const char magic[8] = "NSSTATE1";
+
+static void header(const ns_state *s, ns_buf *b)
+{
+    uint32_t h[5] = { (uint32_t)s->arch->n_layers, (uint32_t)s->len, (uint32_t)s->arch->n_kv_heads, (uint32_t)s->arch->head_dim,
+                      (uint32_t)s->arch->vocab_size };
+    ns_buf_add(b, magic, sizeof magic);
+    ns_buf_add(b, h, sizeof h);
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        uint64_t n[2] = { s->layer[i].conv_len, s->layer[i].ssm_len };
+        ns_buf_addc(b, s->cut.layer[i].keep ? s->arch->layers[i].kind : '.');
+        ns_buf_add(b, n, sizeof n);
+    }
+}
+
+static bool has_kv(const ns_state *s, int layer)
+{
+    return s->cut.layer[layer].keep && s->arch->layers[layer].kind == NS_LAYER_ATTENTION;
+}
+
+int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e)
+{
+    ns_outfile o = { 0 };
+    ns_buf b = { 0 };
+    size_t hd = (size_t)s->arch->head_dim, len = (size_t)s->len;
+    int rc = ns_outfile_open(&o, path, e);
+    header(s, &b);
+    if (rc == 0 && b.failed)
+        rc = ns_fail(e, NS_ENOMEM, "%s: out of memory", path);
+    if (rc == 0)
+        rc = ns_outfile_write(&o, b.data, b.len, e);
+    if (rc == 0)
+        rc = ns_outfile_write(&o, ids, len * sizeof *ids, e);
+    for (int i = 0; rc == 0 && i < s->arch->n_layers; i++) {
+        const ns_layer_state *l = &s->layer[i];
+        for (int t = 0; has_kv(s, i) && t < 2; t++)
+            for (int g = 0; rc == 0 && g < s->arch->n_kv_heads; g++)
+                rc = ns_outfile_write(&o, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * hd, len * hd * sizeof(float), e);
+        if (rc == 0)
+            rc = ns_outfile_write(&o, l->conv, l->conv_len * sizeof(float), e);
+        if (rc == 0)
+            rc = ns_outfile_write(&o, l->ssm, l->ssm_len * sizeof(float), e);
+    }
+    if (rc == 0)
+        rc = ns_outfile_commit(&o, e);
+    ns_outfile_release(&o);
+    ns_buf_release(&b);
+    return rc;
+}
+
+/* The next n bytes of the file, or NULL past its end. */
+static const uint8_t *take(const ns_map *m, size_t *at, size_t n)
+{
+    if (n > m->size - *at)
+        return NULL;
+    *at += n;
+    return m->data + *at - n;
+}
+
+static bool take_into(const ns_map *m, size_t *at, void *to, size_t n)
+{
+    const uint8_t *p = take(m, at, n);
+    if (p && n)
+        memcpy(to, p, n);
+    return p;
+}
+
+static int load_layers(ns_state *s, const ns_map *m, size_t *at, size_t len)
+{
+    size_t hd = (size_t)s->arch->head_dim;
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        const ns_layer_state *l = &s->layer[i];
+        for (int t = 0; has_kv(s, i) && t < 2; t++)
+            for (int g = 0; g < s->arch->n_kv_heads; g++)
+                if (!take_into(m, at, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * hd, len * hd * sizeof(float)))
+                    return -1;
+        if (!take_into(m, at, l->conv, l->conv_len * sizeof(float)) || !take_into(m, at, l->ssm, l->ssm_len * sizeof(float)))
+            return -1;
+    }
+    return *at == m->size ? 0 : -1;
+}
+
+int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e)
+{
+    ns_map m;
+    ns_buf want = { 0 };
+    int rc = -1;
+    uint32_t len;
+    size_t at = 0;
+    *ids = NULL;
+    if (ns_map_open(&m, path, e) != 0)
+        return -1;
+    header(s, &want);
+    const size_t len_at = sizeof magic + sizeof(uint32_t);
+    const uint8_t *h = take(&m, &at, want.len);
+    if (want.failed || !h || memcmp(h, magic, sizeof magic) != 0) {
+        ns_fail(e, NS_EFORMAT, "%s: not a saved state", path);
+        goto done;
+    }
+    memcpy(&len, h + len_at, sizeof len);
+    memcpy(want.data + len_at, &len, sizeof len); /* everything but the length must agree */
+    if (memcmp(h, want.data, want.len) != 0) {
+        ns_fail(e, NS_EFORMAT, "%s: a state of another model or of a size with other head dims", path);
+        goto done;
+    }
+    if (len > (uint32_t)s->context) {
+        ns_fail(e, NS_EINVAL, "%s: %u tokens, and the context has room for %d", path, len, s->context);
+        goto done;
+    }
+    *ids = malloc((len ? len : 1) * sizeof **ids);
+    ns_state_reset(s);
+    if (!*ids || !take_into(&m, &at, *ids, len * sizeof **ids) || load_layers(s, &m, &at, len) != 0) {
+        ns_fail(e, NS_EFORMAT, "%s: truncated or with bytes left over", path);
+        ns_state_reset(s);
+        free(*ids);
+        *ids = NULL;
+        goto done;
+    }
+    s->len = (int)len;
+    rc = 0;
+done:
+    ns_buf_release(&want);
+    ns_map_close(&m);
+    return rc;
+}

@@ -1,0 +1,46 @@
+/* What one sequence remembers: keys and values per attention layer (append-only), the SSM state and the last conv inputs per Mamba
+ * layer (fixed size, not truncatable: mark and rewind copy them). Everything F32. A state belongs to the head dims of a cut; cuts
+ * with equal head dims share it, which is how a live size change costs nothing.
+ * Layouts: k, v [kv head][context][head_dim]; conv [conv_kernel - 1][channels]; ssm [head][state][head channels]. */
+#ifndef NS_MODEL_STATE_H
+#define NS_MODEL_STATE_H
+#include "nest/cut.h"
+
+typedef struct ns_layer_state {
+    float *k, *v;
+    float *conv, *ssm;
+    size_t conv_len, ssm_len; /* floats */
+} ns_layer_state;
+
+typedef struct ns_state {
+    const ns_arch *arch;
+    ns_cut cut;     /* whose head dims this has, and whose kept layers are up to date */
+    int context;    /* tokens there is room for */
+    int len;        /* tokens remembered */
+    ns_layer_state *layer; /* [n_layers] */
+    void *memory;   /* one mapping, paged in as it is used */
+    size_t bytes;
+} ns_state;
+
+ns_state *ns_state_new(const ns_arch *a, const ns_cut *cut, int context, ns_err *e);
+void ns_state_free(ns_state *s);
+void ns_state_reset(ns_state *s); /* to the empty sequence */
+static inline int ns_state_room(const ns_state *s)
+{
+    return s->context - s->len;
+}
+/* From now on the state belongs to `cut`, which must have the same state shape (ns_cut_same_state). */
+int ns_state_adopt(ns_state *s, const ns_cut *cut, ns_err *e);
+
+/* A mark holds the recurrent parts as they were; the KV cache needs only its length. */
+typedef struct ns_mark ns_mark;
+ns_mark *ns_state_mark(const ns_state *s, ns_err *e);
+/* Back to the mark; the state must not have been reset or rewound to before it since. The mark stays usable. */
+int ns_state_rewind(ns_state *s, const ns_mark *m, ns_err *e);
+void ns_mark_free(ns_mark *m);
+
+/* A file with the state and `ids`, the tokens it has seen (s->len of them). Load refuses a file of another architecture, another
+ * state shape, or more tokens than there is room for. `ids` is malloc'ed for the caller. */
+int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e);
+int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e);
+#endif
