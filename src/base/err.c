@@ -8,7 +8,7 @@ static void set(ns_err *e, enum ns_code code, const char *fmt, va_list ap)
 {
     if (!e || e->code != NS_OK)
         return;
-    e->code = code;
+    e->code = (int)code;
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
 }
 

@@ -5,12 +5,7 @@
 #define NS_BASE_ERR_H
 #include <stdarg.h>
 
-enum ns_code { NS_OK = 0, NS_EINVAL, NS_EIO, NS_ENOMEM, NS_EFORMAT, NS_EUNSUPPORTED, NS_ECANCELLED };
-
-typedef struct ns_err {
-    int code;       /* enum ns_code */
-    char msg[1000]; /* one line, no trailing newline */
-} ns_err;
+#include "nestar.h" /* struct ns_err and its codes are public */
 
 #define NS_PRINTF(a, b) __attribute__((format(printf, a, b)))
 

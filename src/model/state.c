@@ -166,7 +166,8 @@ void ns_mark_free(ns_mark *m)
 
 /* ---- files ----
  * "NSSTATE1", then little-endian: u32 layers, u32 tokens, u32 kv heads, u32 head_dim, u32 vocab; per layer u8 kind, u64 conv floats,
- * u64 ssm floats; i32 ids[tokens]; per layer: k [kv head][tokens][head_dim], v likewise, conv, ssm (F32). */
+ * u64 ssm floats; i32 ids[tokens]; per layer: k [kv head][tokens][head_dim], v likewise, conv, ssm (F32); u64 n and n bytes of the
+ * caller's. */
 
 static const char magic[8] = "NSSTATE1";
 
@@ -190,6 +191,11 @@ static bool has_kv(const ns_state *s, int layer)
 
 int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e)
 {
+    return ns_state_save_with(s, ids, NULL, 0, path, e);
+}
+
+int ns_state_save_with(const ns_state *s, const int *ids, const void *extra, size_t n, const char *path, ns_err *e)
+{
     ns_outfile o = { 0 };
     ns_buf b = { 0 };
     size_t hd = (size_t)s->arch->head_dim, len = (size_t)s->len;
@@ -211,6 +217,11 @@ int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e
         if (rc == 0)
             rc = ns_outfile_write(&o, l->ssm, l->ssm_len * sizeof(float), e);
     }
+    uint64_t tail = n;
+    if (rc == 0)
+        rc = ns_outfile_write(&o, &tail, sizeof tail, e);
+    if (rc == 0)
+        rc = ns_outfile_write(&o, extra, n, e);
     if (rc == 0)
         rc = ns_outfile_commit(&o, e);
     ns_outfile_release(&o);
@@ -247,10 +258,29 @@ static int load_layers(ns_state *s, const ns_map *m, size_t *at, size_t len)
         if (!take_into(m, at, l->conv, l->conv_len * sizeof(float)) || !take_into(m, at, l->ssm, l->ssm_len * sizeof(float)))
             return -1;
     }
-    return *at == m->size ? 0 : -1;
+    return 0;
+}
+
+/* What the caller put at the end: all that is left of the file. */
+static int load_extra(const ns_map *m, size_t *at, void **extra, size_t *n)
+{
+    uint64_t len;
+    if (!take_into(m, at, &len, sizeof len) || len != m->size - *at || !(*extra = malloc(len ? (size_t)len : 1)))
+        return -1;
+    *n = (size_t)len;
+    return take_into(m, at, *extra, *n) ? 0 : -1;
 }
 
 int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e)
+{
+    void *extra;
+    size_t n;
+    int rc = ns_state_load_with(s, path, ids, &extra, &n, e);
+    free(extra);
+    return rc;
+}
+
+int ns_state_load_with(ns_state *s, const char *path, int **ids, void **extra, size_t *n, ns_err *e)
 {
     ns_map m;
     ns_buf want = { 0 };
@@ -258,6 +288,8 @@ int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e)
     uint32_t len;
     size_t at = 0;
     *ids = NULL;
+    *extra = NULL;
+    *n = 0;
     if (ns_map_open(&m, path, e) != 0)
         return -1;
     header(s, &want);
@@ -279,11 +311,14 @@ int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e)
     }
     *ids = malloc((len ? len : 1) * sizeof **ids);
     ns_state_reset(s);
-    if (!*ids || !take_into(&m, &at, *ids, len * sizeof **ids) || load_layers(s, &m, &at, len) != 0) {
+    if (!*ids || !take_into(&m, &at, *ids, len * sizeof **ids) || load_layers(s, &m, &at, len) != 0 ||
+        load_extra(&m, &at, extra, n) != 0) {
         ns_fail(e, NS_EFORMAT, "%s: truncated or with bytes left over", path);
         ns_state_reset(s);
         free(*ids);
+        free(*extra);
         *ids = NULL;
+        *extra = NULL;
         goto done;
     }
     s->len = (int)len;

@@ -43,4 +43,7 @@ void ns_mark_free(ns_mark *m);
  * state shape, or more tokens than there is room for. `ids` is malloc'ed for the caller. */
 int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e);
 int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e);
+/* The same with n bytes of the caller's at the end of the file; load gives them back malloc'ed. */
+int ns_state_save_with(const ns_state *s, const int *ids, const void *extra, size_t n, const char *path, ns_err *e);
+int ns_state_load_with(ns_state *s, const char *path, int **ids, void **extra, size_t *n, ns_err *e);
 #endif

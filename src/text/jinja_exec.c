@@ -212,6 +212,7 @@ static int run_loop(ns_jrun *r, const ns_jnode *n, ns_jloop *lp)
         if (rc)
             return -1;
         bool leave = r->flow == NS_JFLOW_BREAK;
+        lp->completed |= r->flow == NS_JFLOW_ON;
         r->flow = NS_JFLOW_ON;
         if (leave)
             return 0;
@@ -250,7 +251,7 @@ static int exec_for(ns_jrun *r, const ns_jnode *n)
     r->line = n->line;
     if (ns_jiter_init(r, &lp->it, v) || run_loop(r, n, lp))
         return -1;
-    return lp->index0 < 0 && n->e ? exec_scope(r, NULL, n->e) : 0;
+    return !lp->completed && n->e ? exec_scope(r, NULL, n->e) : 0;
 }
 
 int ns_jrun_capture(ns_jrun *r, const ns_jnode *body, ns_jval *out)

@@ -191,10 +191,11 @@ static bool all_digits(const char *p, size_t n)
     return n > 0 && i == n && n < 9;
 }
 
-static int first_field(formatter *f, const char *p, size_t n, ns_jval *out)
+/* whole: nothing follows the name. Only a field that is empty as a whole is numbered automatically. */
+static int first_field(formatter *f, const char *p, size_t n, bool whole, ns_jval *out)
 {
     bool numbered = all_digits(p, n);
-    if (n == 0 || numbered) {
+    if ((n == 0 && whole) || numbered) {
         if (n == 0 ? f->next < 0 : f->next > 0)
             return ns_jrun_fail(f->r, NS_EINVAL, "format: numbered and automatic fields mixed");
         int i = n == 0 ? f->next++ : atoi(p);
@@ -220,7 +221,7 @@ static int field_value(formatter *f, const char *p, const char *end, ns_jval *ou
     size_t n = 0;
     while (p + n < end && p[n] != '.' && p[n] != '[')
         n++;
-    if (first_field(f, p, n, out))
+    if (first_field(f, p, n, p + n == end, out))
         return -1;
     for (p += n; p < end; p += n) {
         bool bracket = *p++ == '[';
@@ -339,7 +340,7 @@ static const char *percent_field(ns_jrun *r, ns_jbuf *b, const char *p, const ch
     size_t k = 0;
     for (; q < end && strchr("-+ 0#", *q) && k < 3; q++) {
         left |= *q == '-';
-        if (*q == '+' || *q == '0')
+        if (*q == '+' || *q == '0' || *q == ' ')
             flags[k++] = *q;
     }
     const char *number = q;
@@ -366,7 +367,7 @@ static const char *percent_field(ns_jrun *r, ns_jbuf *b, const char *p, const ch
         return NULL;
     }
     bool zero = strchr(flags, '0') && !left && !string;
-    int n = snprintf(text, sizeof text, "%s%s%s%.*s%c", left ? "<" : string ? ">" : "", strchr(flags, '+') && !string ? "+" : "",
+    int n = snprintf(text, sizeof text, "%s%s%s%.*s%c", left ? "<" : string ? ">" : "", string ? "" : strchr(flags, '+') ? "+" : strchr(flags, ' ') ? " " : "",
                      zero ? "0" : "", (int)(q - number), number, type == 'i' ? 'd' : type == 'r' ? 's' : type);
     return format_value(r, b, v, text, text + n) ? NULL : q + 1;
 }

@@ -77,7 +77,7 @@ typedef struct ns_jloop {
     const ns_jnode *node;
     ns_jscope *outer;
     ns_jval before, current, after;
-    bool has_after;
+    bool has_after, completed; /* completed: one iteration ended without break or continue; else `else` runs */
     int64_t index0, length; /* length -1: not known yet */
     int depth0;
 } ns_jloop;

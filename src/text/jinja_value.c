@@ -208,9 +208,10 @@ static int next_char(ns_jrun *r, ns_jiter *it, ns_jval *out)
     const char *p = s->p + it->pos;
     ns_jtext_next(&p, s->p + s->n);
     size_t n = (size_t)(p - s->p) - it->pos;
-    const ns_jstr *c = ns_jstr_sub(r, s, it->pos, n);
+    ns_jstr *c = (ns_jstr *)ns_jstr_sub(r, s, it->pos, n);
     if (!c)
         return -1;
+    c->markup = false; /* walking a safe string gives plain ones, indexing it does not */
     it->pos += n;
     *out = ns_jv_str(c);
     return 1;

@@ -1,0 +1,27 @@
+/* The engine behind include/nestar.h, for the floors above that need to look inside (evaluation, benchmarks, the commands). */
+#ifndef NS_RUN_ENGINE_H
+#define NS_RUN_ENGINE_H
+#include "model/model.h"
+#include "text/template.h"
+#include "text/tokenizer.h"
+
+struct ns_engine {
+    ns_ckpt *ckpt;
+    ns_pool *pool;
+    ns_model model;
+    ns_tokenizer *tokenizer; /* NULL when the engine was opened without text */
+    ns_template *chat;       /* NULL where the checkpoint has no template */
+    json_t *special;         /* bos_token, eos_token .. for the template */
+    ns_sampling sampling;    /* generation_config.json's */
+    int stop[16], n_stop;
+};
+
+/* A cut for --size text ("fit:BYTES" included), validated against the stored blocks. */
+int ns_engine_cut(const ns_engine *en, const char *size, int context, ns_cut *out, char *name, size_t cap, ns_err *e);
+/* Ids of a rendered prompt: special tokens only where the template wrote them. */
+int ns_engine_prompt_ids(const ns_engine *en, const ns_prompt *p, ns_ids *out, ns_err *e);
+/* Renders `request` (messages, tools, kwargs merged) with the checkpoint's special tokens added. */
+int ns_engine_render(const ns_engine *en, const json_t *request, ns_prompt *out, ns_err *e);
+/* "16GiB", "800MB", "1.5G" -> bytes. */
+int ns_bytes_parse(const char *text, int64_t *out, ns_err *e);
+#endif
