@@ -139,23 +139,18 @@ int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, con
     const ns_model *m = p->model;
     if (check(p, items, n_items, e) != 0)
         return -1;
-    ns_scratch *fixed = ns_scratch_new(); /* lives for the whole step; `s` is reused layer by layer */
     ns_step st = { .m = m, .plan = p, .s = s, .tap = tap, .items = items, .n_items = n_items, .hidden = p->hidden };
-    int rc = -1;
-    if (!fixed)
-        return ns_fail(e, NS_ENOMEM, "forward: out of memory");
-    st.first = ns_scratch_get(fixed, (size_t)n_items, sizeof(int));
+    ns_scratch_reset_step(s);
+    st.first = ns_scratch_get_step(s, (size_t)n_items, sizeof(int));
     for (int i = 0; st.first && i < n_items; i++) {
         st.first[i] = st.n_tokens;
         st.n_tokens += items[i].n;
     }
     size_t size = (size_t)st.n_tokens * (size_t)p->hidden;
-    float *x = ns_scratch_get(fixed, size, sizeof *x), *normed = ns_scratch_get(fixed, size, sizeof *x);
-    float *out = ns_scratch_get(fixed, size, sizeof *x);
-    if (ns_scratch_failed(fixed)) {
-        ns_fail(e, NS_ENOMEM, "forward: out of memory");
-        goto done;
-    }
+    float *x = ns_scratch_get_step(s, size, sizeof *x), *normed = ns_scratch_get_step(s, size, sizeof *x);
+    float *out = ns_scratch_get_step(s, size, sizeof *x);
+    if (ns_scratch_failed(s))
+        return ns_fail(e, NS_ENOMEM, "forward: out of memory");
     const ns_mat *embed = &ns_ckpt_weight(m->ckpt, -1, NS_W_EMBED, 0)->mat;
     for (int i = 0; i < n_items; i++)
         for (int j = 0; j < items[i].n; j++)
@@ -166,14 +161,10 @@ int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, con
             run_layer(&st, l, x, normed, out);
         }
     ns_scratch_reset(s);
-    if (ns_scratch_failed(s)) {
-        ns_fail(e, NS_ENOMEM, "forward: out of memory");
-        goto done;
-    }
-    rc = head(&st, x, s, e);
+    if (ns_scratch_failed(s))
+        return ns_fail(e, NS_ENOMEM, "forward: out of memory");
+    int rc = head(&st, x, s, e);
     for (int i = 0; i < n_items; i++)
         items[i].state->len += items[i].n;
-done:
-    ns_scratch_free(fixed);
     return rc;
 }

@@ -11,8 +11,12 @@ typedef struct block {
     char *data;
 } block;
 
-struct ns_scratch {
+struct arena {
     block *head;
+};
+
+struct ns_scratch {
+    struct arena layer, step;
     bool failed;
 };
 
@@ -21,24 +25,26 @@ ns_scratch *ns_scratch_new(void)
     return calloc(1, sizeof(ns_scratch));
 }
 
-static void free_blocks(ns_scratch *s)
+static void free_blocks(struct arena *a)
 {
-    for (block *b = s->head, *next; b; b = next) {
+    for (block *b = a->head, *next; b; b = next) {
         next = b->next;
         free(b->data);
         free(b);
     }
-    s->head = NULL;
+    a->head = NULL;
 }
 
 void ns_scratch_free(ns_scratch *s)
 {
-    if (s)
-        free_blocks(s);
+    if (!s)
+        return;
+    free_blocks(&s->layer);
+    free_blocks(&s->step);
     free(s);
 }
 
-static bool add_block(ns_scratch *s, size_t size)
+static bool add_block(ns_scratch *s, struct arena *a, size_t size)
 {
     block *b = calloc(1, sizeof *b);
     if (!b || !(b->data = ns_alloc_aligned(size))) {
@@ -47,12 +53,12 @@ static bool add_block(ns_scratch *s, size_t size)
         return false;
     }
     b->size = size;
-    b->next = s->head;
-    s->head = b;
+    b->next = a->head;
+    a->head = b;
     return true;
 }
 
-void *ns_scratch_get(ns_scratch *s, size_t n, size_t size)
+static void *get(ns_scratch *s, struct arena *a, size_t n, size_t size)
 {
     size_t bytes;
     if (s->failed || !ns_mul_size(n, size, &bytes) || bytes > ((size_t)1 << 48)) {
@@ -60,24 +66,47 @@ void *ns_scratch_get(ns_scratch *s, size_t n, size_t size)
         return NULL;
     }
     bytes = (bytes + 63) / 64 * 64;
-    if ((!s->head || s->head->size - s->head->used < bytes) && !add_block(s, bytes > (1u << 20) ? bytes : (1u << 20)))
+    if ((!a->head || a->head->size - a->head->used < bytes) && !add_block(s, a, bytes > (1u << 20) ? bytes : (1u << 20)))
         return NULL;
-    void *p = s->head->data + s->head->used;
-    s->head->used += bytes;
+    void *p = a->head->data + a->head->used;
+    a->head->used += bytes;
     return p;
+}
+
+void *ns_scratch_get(ns_scratch *s, size_t n, size_t size)
+{
+    return get(s, &s->layer, n, size);
+}
+
+void *ns_scratch_get_step(ns_scratch *s, size_t n, size_t size)
+{
+    return get(s, &s->step, n, size);
+}
+
+/* What took several blocks fits one the next time. */
+static void reset(ns_scratch *s, struct arena *a)
+{
+    size_t total = 0;
+    for (block *b = a->head; b; b = b->next)
+        total += b->size;
+    if (a->head && a->head->next) {
+        free_blocks(a);
+        add_block(s, a, total);
+    }
+    if (a->head)
+        a->head->used = 0;
 }
 
 void ns_scratch_reset(ns_scratch *s)
 {
-    size_t total = 0;
-    for (block *b = s->head; b; b = b->next)
-        total += b->size;
-    if (s->head && s->head->next) { /* next time one block holds it all */
-        free_blocks(s);
-        add_block(s, total);
-    }
-    if (s->head)
-        s->head->used = 0;
+    reset(s, &s->layer);
+}
+
+void ns_scratch_reset_step(ns_scratch *s)
+{
+    s->failed = false; /* a new step may ask for less */
+    reset(s, &s->step);
+    reset(s, &s->layer);
 }
 
 bool ns_scratch_failed(const ns_scratch *s)

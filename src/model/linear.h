@@ -4,8 +4,11 @@
 #include "model/model.h"
 
 /* Bump allocation of a step. Failure is sticky; ns_forward checks after each layer. Memory is uninitialised, 64-byte aligned. */
-void *ns_scratch_get(ns_scratch *s, size_t n, size_t size);
-void ns_scratch_reset(ns_scratch *s); /* everything handed out is void; memory is kept */
+void *ns_scratch_get(ns_scratch *s, size_t n, size_t size);      /* until the layer ends */
+void *ns_scratch_get_step(ns_scratch *s, size_t n, size_t size); /* until the step ends */
+/* What was handed out for a layer, or for a step and its layers, is void; the memory is kept. */
+void ns_scratch_reset(ns_scratch *s);
+void ns_scratch_reset_step(ns_scratch *s);
 bool ns_scratch_failed(const ns_scratch *s);
 
 /* A set of activation vectors x [m, cols] and its packed forms, made when a dtype first asks. Column segments (more than one)

@@ -178,9 +178,11 @@ static int slice_string(ns_jrun *r, const ns_jstr *s, int64_t start, int64_t ste
         return -1;
     for (int64_t i = 0; i < count && !b.failed; i++)
         ns_jbuf_adds(r, &b, chars->v[start + i * step].s);
-    s = ns_jbuf_take(r, &b);
-    *out = ns_jv_str(s);
-    return s ? 0 : -1;
+    ns_jstr *made = (ns_jstr *)ns_jbuf_take(r, &b);
+    if (made)
+        made->markup = s->markup;
+    *out = ns_jv_str(made);
+    return made ? 0 : -1;
 }
 
 int ns_jrun_slice(ns_jrun *r, ns_jval o, const ns_jval bound[3], ns_jval *out)

@@ -137,6 +137,19 @@ int ns_jrun_invoke(ns_jrun *r, const ns_jbuiltin *b, const char *sort, ns_jval s
     return rc;
 }
 
+int ns_jrun_force(ns_jrun *r, ns_jiter *it)
+{
+    ns_jlazy *z = it->lazy;
+    if (!z)
+        return 0;
+    it->lazy = NULL;
+    if (ns_jrun_enter(r))
+        return -1;
+    int rc = z->fn(r, z->self, &z->args, z->a, &it->v);
+    r->depth--;
+    return rc;
+}
+
 static int keyword_index(const ns_jargs *args, const char *name)
 {
     for (int i = 0; i < args->nkw; i++)

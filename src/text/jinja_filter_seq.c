@@ -1,10 +1,38 @@
-/* Filters over sequences. Where Jinja returns a generator the result is a one-way iterator too, but made at once. */
+/* Filters over sequences. Where Jinja returns a generator so do these; its list is made when the first item is asked for. */
 #include <string.h>
 
 #include "text/jinja_run.h"
 
 #define FILTER(name) static int name(ns_jrun *r, ns_jval self, const ns_jargs *args, const ns_jval *a, ns_jval *out)
 #define UNUSED (void)args, (void)a
+
+static int give_list(const ns_jlist *l, ns_jval *out)
+{
+    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
+    return l ? 0 : -1;
+}
+
+/* A generator that will call fn for its list. */
+static int later(ns_jrun *r, ns_jfn *fn, ns_jval self, const ns_jargs *args, const ns_jval *a, int n_a, ns_jval *out)
+{
+    ns_jiter *it = ns_jrun_alloc(r, sizeof *it);
+    ns_jlazy *z = ns_jrun_alloc(r, sizeof *z);
+    if (!it || !z)
+        return -1;
+    *z = (ns_jlazy){ .fn = fn, .self = self, .args = *args };
+    for (int i = 0; i < n_a; i++)
+        z->a[i] = a[i];
+    *it = (ns_jiter){ .v = self, .lazy = z };
+    *out = (ns_jval){ .kind = NS_J_ITER, .it = it };
+    return 0;
+}
+
+/* filter `f_name` as a generator over `name_now`, which takes n bound arguments. */
+#define LATER(name, now, n)                                 \
+    FILTER(name)                                            \
+    {                                                       \
+        return later(r, now, self, args, a, n, out);        \
+    }
 
 FILTER(f_length)
 {
@@ -20,23 +48,20 @@ FILTER(f_list)
 {
     UNUSED;
     ns_jlist *l;
-    if (ns_jval_list(r, self, &l))
-        return -1;
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
-    return 0;
+    return ns_jval_list(r, self, &l) ? -1 : give_list(l, out);
 }
 
-FILTER(f_items)
+FILTER(items_now)
 {
     UNUSED;
     ns_jlist *l;
     ns_jval items = { .kind = NS_J_VIEW, .aux = NS_JVIEW_ITEMS, .d = self.d };
     if (self.kind != NS_J_DICT && self.kind != NS_J_UNDEF)
         return ns_jrun_fail(r, NS_EINVAL, "filter items: can only get item pairs from a mapping, not a %s", ns_jval_type(self));
-    if (ns_jval_list(r, self.kind == NS_J_DICT ? items : self, &l))
-        return -1;
-    return ns_jval_generator(r, l, out);
+    return ns_jval_list(r, self.kind == NS_J_DICT ? items : self, &l) ? -1 : give_list(l, out);
 }
+
+LATER(f_items, items_now, 0)
 
 FILTER(f_first)
 {
@@ -81,8 +106,9 @@ FILTER(f_reverse)
         l->v[i] = l->v[l->n - 1 - i];
         l->v[l->n - 1 - i] = v;
     }
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
-    return self.kind == NS_J_ITER ? 0 : ns_jval_generator(r, l, out);
+    give_list(l, out);
+    const ns_jargs none = { 0 };
+    return self.kind == NS_J_ITER ? 0 : later(r, f_list, *out, &none, NULL, 0, out);
 }
 
 /* "a.b.0": each part looked up as an item; digits are an index. */
@@ -122,23 +148,26 @@ static int sort_key(ns_jrun *r, ns_jval v, ns_jval path, bool case_sensitive, ns
     return 0;
 }
 
-/* sort(attribute="a,b") compares lists of keys. */
+/* sort compares lists of keys, one key in the usual case: lists ask whether two members are equal before which is less,
+ * and so order what could not be compared by itself. */
 static int multi_key(ns_jrun *r, ns_jval v, ns_jval path, bool case_sensitive, ns_jval *out)
 {
-    if (path.kind != NS_J_STR || !memchr(path.s->p, ',', path.s->n))
-        return sort_key(r, v, path, case_sensitive, out);
     ns_jlist *l = ns_jlist_new(r, 0, false);
+    ns_jval key;
+    if (!l)
+        return -1;
+    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
+    if (path.kind != NS_J_STR)
+        return sort_key(r, v, path, case_sensitive, &key) ? -1 : ns_jlist_push(r, l, key);
     const ns_jstr *s = path.s;
-    for (size_t from = 0, to; l && from <= s->n; from = to + 1) {
+    for (size_t from = 0, to; from <= s->n; from = to + 1) {
         for (to = from; to < s->n && s->p[to] != ','; to++)
             ;
         const ns_jstr *part = ns_jstr_sub(r, s, from, to - from);
-        ns_jval key;
         if (!part || sort_key(r, v, ns_jv_str(part), case_sensitive, &key) || ns_jlist_push(r, l, key))
             return -1;
     }
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
-    return l ? 0 : -1;
+    return 0;
 }
 
 FILTER(f_sort)
@@ -153,8 +182,7 @@ FILTER(f_sort)
             return -1;
     if (!keys || ns_jlist_sort(r, l, keys, ns_jval_truth(a[0])))
         return -1;
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
-    return 0;
+    return give_list(l, out);
 }
 
 FILTER(f_dictsort)
@@ -181,11 +209,10 @@ FILTER(f_dictsort)
     }
     if (ns_jlist_sort(r, l, keys, ns_jval_truth(a[2])))
         return -1;
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
-    return 0;
+    return give_list(l, out);
 }
 
-FILTER(f_unique)
+FILTER(unique_now)
 {
     UNUSED;
     ns_jiter it;
@@ -202,8 +229,10 @@ FILTER(f_unique)
         if (ns_jdict_put(r, seen, key, v) || (seen->n > before && ns_jlist_push(r, l, v)))
             return -1;
     }
-    return rc < 0 ? -1 : ns_jval_generator(r, l, out);
+    return rc < 0 ? -1 : give_list(l, out);
 }
+
+LATER(f_unique, unique_now, 2)
 
 static int extreme(ns_jrun *r, ns_jval self, const ns_jval *a, bool max, ns_jval *out)
 {
@@ -276,7 +305,7 @@ FILTER(f_join)
     return 0;
 }
 
-FILTER(f_batch)
+FILTER(batch_now)
 {
     UNUSED;
     int64_t size;
@@ -295,8 +324,10 @@ FILTER(f_batch)
     while (row && a[1].kind != NS_J_MISSING && a[1].kind != NS_J_NONE && (int64_t)row->n < size)
         if (ns_jlist_push(r, row, a[1]))
             return -1;
-    return ns_jval_generator(r, rows, out);
+    return give_list(rows, out);
 }
+
+LATER(f_batch, batch_now, 2)
 
 static ns_jargs rest(const ns_jargs *args, int from)
 {
@@ -338,23 +369,25 @@ static int map_attribute(ns_jrun *r, const ns_jargs *args, ns_jlist *l)
     return 0;
 }
 
-FILTER(f_map)
+FILTER(map_now)
 {
     (void)a;
     ns_jlist *l;
     if (!ns_jval_truth(self))
-        return (l = ns_jlist_new(r, 0, false)) ? ns_jval_generator(r, l, out) : -1;
+        return give_list(ns_jlist_new(r, 0, false), out);
     if (ns_jval_list(r, self, &l))
         return -1;
     if (args->n == 0)
-        return map_attribute(r, args, l) ? -1 : ns_jval_generator(r, l, out);
+        return map_attribute(r, args, l) ? -1 : give_list(l, out);
     const ns_jbuiltin *b = named(r, args->v[0], "filter", ns_jfilter_find);
     ns_jargs left = rest(args, 1);
     for (size_t i = 0; b && i < l->n; i++)
         if (ns_jrun_invoke(r, b, "filter", l->v[i], &left, &l->v[i]))
             return -1;
-    return b ? ns_jval_generator(r, l, out) : -1;
+    return b ? give_list(l, out) : -1;
 }
+
+LATER(f_map, map_now, 0)
 
 /* select, reject and their attr forms: keeps what a test (or truth) says `want` about. */
 static int choose(ns_jrun *r, ns_jval self, const ns_jargs *args, bool want, bool by_attr, ns_jval *out)
@@ -362,7 +395,7 @@ static int choose(ns_jrun *r, ns_jval self, const ns_jargs *args, bool want, boo
     ns_jlist *all, *l = ns_jlist_new(r, 0, ns_jval_untrusted(self));
     ns_jval missing = { .kind = NS_J_MISSING };
     if (!l || !ns_jval_truth(self))
-        return l ? ns_jval_generator(r, l, out) : -1;
+        return give_list(l, out);
     if (by_attr && args->n == 0)
         return ns_jrun_fail(r, NS_EINVAL, "missing parameter for attribute name");
     const ns_jbuiltin *test = NULL;
@@ -381,32 +414,40 @@ static int choose(ns_jrun *r, ns_jval self, const ns_jargs *args, bool want, boo
         if (ns_jval_truth(yes) == want && ns_jlist_push(r, l, all->v[i]))
             return -1;
     }
-    return ns_jval_generator(r, l, out);
+    return give_list(l, out);
 }
 
-FILTER(f_select)
+FILTER(select_now)
 {
     (void)a;
     return choose(r, self, args, true, false, out);
 }
 
-FILTER(f_reject)
+LATER(f_select, select_now, 0)
+
+FILTER(reject_now)
 {
     (void)a;
     return choose(r, self, args, false, false, out);
 }
 
-FILTER(f_selectattr)
+LATER(f_reject, reject_now, 0)
+
+FILTER(selectattr_now)
 {
     (void)a;
     return choose(r, self, args, true, true, out);
 }
 
-FILTER(f_rejectattr)
+LATER(f_selectattr, selectattr_now, 0)
+
+FILTER(rejectattr_now)
 {
     (void)a;
     return choose(r, self, args, false, true, out);
 }
+
+LATER(f_rejectattr, rejectattr_now, 0)
 
 const ns_jbuiltin *ns_jfilter_find_seq(const char *name)
 {

@@ -394,7 +394,9 @@ int ns_jstr_percent(ns_jrun *r, const ns_jstr *s, ns_jval args, ns_jval *out)
         if (!(p = percent_key(r, p, end, args, &next, &v)) || !(p = percent_field(r, &b, p, end, v)))
             return -1;
     }
-    bool all = next == SIZE_MAX || args.kind == NS_J_DICT || args.kind == NS_J_LIST || next >= (args.kind == NS_J_TUPLE ? args.l->n : 1);
+    /* What has [] counts as a mapping, and a mapping need not be used up. */
+    bool mapping = args.kind == NS_J_UNDEF || args.kind == NS_J_LIST || args.kind == NS_J_DICT || args.kind == NS_J_RANGE;
+    bool all = next == SIZE_MAX || mapping || next >= (args.kind == NS_J_TUPLE ? args.l->n : 1);
     if (!all)
         return ns_jrun_fail(r, NS_EINVAL, "%%: not all arguments converted during string formatting");
     const ns_jstr *v = ns_jbuf_take(r, &b);

@@ -61,6 +61,13 @@ typedef struct ns_jbuiltin {
     ns_jfn *fn;
 } ns_jbuiltin;
 
+/* A filter that Jinja writes as a generator: nothing happens, and nothing fails, before the first item is asked for. */
+typedef struct ns_jlazy {
+    ns_jfn *fn; /* gives a list */
+    ns_jval self, a[4];
+    ns_jargs args;
+} ns_jlazy;
+
 typedef struct ns_jmethod {
     const ns_jbuiltin *b;
     ns_jval self;
@@ -99,6 +106,7 @@ int ns_jrun_eval(ns_jrun *r, const ns_jnode *n, ns_jval *out);
 /* jinja_call.c */
 int ns_jrun_args(ns_jrun *r, const ns_jnode *first, ns_jargs *out);
 int ns_jrun_call(ns_jrun *r, ns_jval f, const ns_jargs *args, ns_jval *out);
+int ns_jrun_force(ns_jrun *r, ns_jiter *it); /* runs what a lazy iterator waits for */
 int ns_jrun_invoke(ns_jrun *r, const ns_jbuiltin *b, const char *sort, ns_jval self, const ns_jargs *args, ns_jval *out);
 /* jinja_exec.c */
 int ns_jrun_exec(ns_jrun *r, const ns_jnode *first);

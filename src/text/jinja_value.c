@@ -241,22 +241,12 @@ int ns_jiter_next(ns_jrun *r, ns_jiter *it, ns_jval *out)
         *out = ns_jv_int(it->v.r->start + (int64_t)it->pos++ * it->v.r->step);
         return 1;
     case NS_J_ITER:
-        return ns_jiter_next(r, it->v.it, out);
+        return ns_jrun_force(r, it->v.it) ? -1 : ns_jiter_next(r, it->v.it, out);
     case NS_J_LOOP:
         return ns_jloop_next(r, it->v.loop, out);
     default:
         return 0;
     }
-}
-
-int ns_jval_generator(ns_jrun *r, const ns_jlist *l, ns_jval *out)
-{
-    ns_jiter *it = ns_jrun_alloc(r, sizeof *it);
-    if (!it)
-        return -1;
-    *it = (ns_jiter){ .v = { .kind = NS_J_LIST, .l = l } };
-    *out = (ns_jval){ .kind = NS_J_ITER, .it = it };
-    return 0;
 }
 
 int ns_jval_list(ns_jrun *r, ns_jval v, ns_jlist **out)

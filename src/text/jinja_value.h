@@ -90,6 +90,7 @@ typedef struct ns_jrange {
 typedef struct ns_jiter {
     ns_jval v;
     size_t pos;
+    struct ns_jlazy *lazy; /* a generator nobody has asked yet: makes the list that v becomes; until then v is its source */
 } ns_jiter;
 
 /* A growing string. Failure (memory, output size) is sticky and already reported to the run. */
@@ -183,8 +184,6 @@ int ns_jval_len(struct ns_jrun *r, ns_jval v, int64_t *out);
 int ns_jval_eq(struct ns_jrun *r, ns_jval a, ns_jval b, bool *out);
 int ns_jval_cmp(struct ns_jrun *r, const char *op, ns_jval a, ns_jval b, int *out); /* <0 0 >0; fails where Python does */
 int ns_jval_in(struct ns_jrun *r, ns_jval v, ns_jval box, bool *out);
-/* An iterator value that gives the elements of a list once. */
-int ns_jval_generator(struct ns_jrun *r, const ns_jlist *l, ns_jval *out);
 /* Stable; keys[i] belongs to l->v[i] and is permuted with it. */
 int ns_jlist_sort(struct ns_jrun *r, ns_jlist *l, ns_jval *keys, bool reverse);
 #endif

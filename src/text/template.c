@@ -14,7 +14,8 @@ struct ns_template {
 
 ns_template_opts ns_template_defaults(void)
 {
-    return (ns_template_opts){ .trust_assistant = true, .max_output = ns_jinja_defaults().max_output };
+    ns_jinja_opts o = ns_jinja_defaults();
+    return (ns_template_opts){ true, o.now, o.max_output, o.max_memory, o.max_steps };
 }
 
 ns_template *ns_template_parse(const char *src, size_t n, const char *what, ns_err *e)
@@ -98,7 +99,7 @@ static int make_spans(const char *taint, ns_prompt *out)
 int ns_template_render(const ns_template *t, const json_t *vars, const ns_template_opts *opts, ns_prompt *out, ns_err *e)
 {
     ns_template_opts o = opts ? *opts : ns_template_defaults();
-    ns_jinja_opts jo = ns_jinja_defaults();
+    ns_jinja_opts jo = { trusted, &o, o.now, o.max_output, o.max_memory, o.max_steps };
     ns_buf taint = { 0 };
     int rc = -1;
     *out = (ns_prompt){ 0 };
@@ -107,10 +108,6 @@ int ns_template_render(const ns_template *t, const json_t *vars, const ns_templa
         ns_fail(e, json_is_object(vars) ? NS_ENOMEM : NS_EINVAL, "chat template: the variables are not an object, or memory is out");
         goto out;
     }
-    jo.trust = trusted;
-    jo.trust_ctx = &o;
-    jo.now = o.now;
-    jo.max_output = o.max_output;
     if (ns_jinja_render(t->jinja, all, &jo, &out->text, &taint, e))
         goto out;
     rc = make_spans(taint.data, out);

@@ -190,7 +190,7 @@ void prop_same(const float *a, const float *b, size_t n, const char *what)
 {
     size_t differ = 0, first = 0;
     for (size_t i = 0; i < n; i++)
-        if (!(a[i] == b[i]) && differ++ == 0)
+        if (memcmp(&a[i], &b[i], sizeof a[i]) != 0 && differ++ == 0)
             first = i;
     if (differ)
         fail_msg("%s: %zu of %zu values differ, the first at %zu: %.9g and %.9g; relative %.2e", what, differ, n, first, (double)a[first],

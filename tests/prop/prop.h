@@ -47,7 +47,7 @@ int prop_pick(ns_rng *r, int n);                      /* 0 .. n-1 */
 
 /* max |a - b| / max |b|; infinite where a is not finite. */
 double prop_diff(const float *a, const float *b, size_t n);
-/* Fails the test when a bit differs; a zero's sign does not count. */
+/* Fails the test when a bit differs. */
 void prop_same(const float *a, const float *b, size_t n, const char *what);
 void prop_same_trace(const prop_trace *a, const prop_trace *b, const char *what);
 /* The same for what two states remember; lengths and shapes must agree too. */

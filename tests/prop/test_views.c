@@ -170,7 +170,7 @@ static void try_cut(const prop_variant *v, const char *dir, const ns_cut *cut, c
             continue;
         prop_model a = prop_open(reopen(dir), ops, 1), b = prop_open(reopen(out), ops, 1);
         snprintf(label, sizeof label, "%s, %s on %s", v->name, what, ops->name);
-        double tol = rung == NS_RUNG_REF ? 0.0 : prop_quantised(&v->o) ? 5e-4 : 1e-4;
+        double tol = rung == NS_RUNG_REF ? 0.0 : prop_quantised(&v->o) ? 3e-4 : 1e-5;
         compare(&a, &b, cut, label, tol, &worst[rung][prop_quantised(&v->o)]);
         prop_close(&a);
         prop_close(&b);
@@ -233,8 +233,8 @@ static void single_axes_of(const prop_variant *v, const char *dir, ns_ckpt *c)
             try_cut(v, dir, &cut, what);
             tried++;
         }
-        if (full > 1)
-            assert_true(tried >= 1);
+        if (full > 1 && !tried && !(prop_quantised(&v->o) && x == NS_AXIS_MAMBA_HEAD_DIM)) /* there a head is one block */
+            fail_msg("%s: no legal width of %s below %d", v->name, ns_axis_name((ns_axis)x), full);
         ns_cut_release(&cut);
     }
 }
@@ -273,9 +273,15 @@ static void dropped_layers(void **state)
     free(dir);
 }
 
+static uint64_t seeds(void) /* NS_TEST_SEEDS: a longer run by hand */
+{
+    const char *s = getenv("NS_TEST_SEEDS");
+    return s ? (uint64_t)atoi(s) : 8;
+}
+
 static void random_cuts_of(const prop_variant *v, const char *dir, ns_ckpt *c)
 {
-    for (uint64_t seed = 0; seed < 8; seed++) {
+    for (uint64_t seed = 0; seed < seeds(); seed++) {
         ns_cut cut;
         char what[900], text[800];
         if (tiny_random_cut(c, v->o.seed * 1000 + seed, &cut) != 0)
