@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
@@ -75,7 +76,7 @@ typedef struct output {
     ns_cli_answer *out;
     ns_detok detok;
     size_t shown; /* bytes of out->text that are on standard output */
-    bool stream;
+    bool stream, terminal; /* goes to standard output; which is a terminal */
 } output;
 
 /* How many of the last bytes of the text could begin a stop string. */
@@ -109,13 +110,38 @@ static bool cut_at_stop(output *o)
     return true;
 }
 
+/* For a terminal: control characters, which could move the cursor or worse, as pictures of themselves. Text is valid UTF-8. */
+static void add_harmless(ns_buf *out, const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+            ns_buf_add(out, (const char[]){ (char)0xe2, (char)0x90, (char)(c == 0x7f ? 0xa1 : 0x80 + c) }, 3); /* U+2400 .. */
+        else if (c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0) {
+            ns_buf_adds(out, "\xef\xbf\xbd"); /* U+0080 .. U+009F */
+            i++;
+        } else {
+            ns_buf_addc(out, p[i]);
+        }
+    }
+}
+
 static int show(output *o, size_t end, ns_err *e)
 {
+    const char *text = o->out->text.data;
     size_t from = o->shown;
+    ns_buf safe = { 0 };
     o->shown = end > from ? end : from;
     if (o->out->text.failed || o->out->ids.failed)
         return ns_fail(e, NS_ENOMEM, "answer: out of memory");
-    return o->stream && end > from ? ns_cli_write(o->out->text.data + from, end - from, e) : 0;
+    if (!o->stream || end <= from)
+        return 0;
+    if (!o->terminal)
+        return ns_cli_write(text + from, end - from, e);
+    add_harmless(&safe, text + from, end - from);
+    int rc = safe.failed ? ns_fail(e, NS_ENOMEM, "answer: out of memory") : ns_cli_write(safe.data, safe.len, e);
+    ns_buf_release(&safe);
+    return rc;
 }
 
 /* The text of one token; its number where there is no tokenizer. */
@@ -201,7 +227,7 @@ static int next_token(ns_session *s, const ns_cli_answer_args *a, output *o, int
 
 int ns_cli_answer_make(ns_engine *en, ns_session *s, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e)
 {
-    output o = { .en = en, .a = a, .out = out, .stream = stream };
+    output o = { .en = en, .a = a, .out = out, .stream = stream, .terminal = isatty(STDOUT_FILENO) };
     int rc = 0, phase = 0;
     *out = (ns_cli_answer){ 0 };
     ns_detok_init(&o.detok);

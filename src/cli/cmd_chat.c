@@ -189,15 +189,31 @@ static int on_size(chat *c, const char *arg, ns_err *e)
     return rc;
 }
 
+/* "31.6 B", "265.1 K" */
+static const char *amount(double x, double unit, const char *const names[4], char out[24])
+{
+    int i = 3;
+    for (double scale = unit * unit * unit; i > 0 && x < scale; i--)
+        scale /= unit;
+    double scaled = x;
+    for (int k = 0; k < i; k++)
+        scaled /= unit;
+    snprintf(out, 24, "%.1f %s", scaled, names[i]);
+    return out;
+}
+
 static int on_sizes(chat *c, const char *arg, ns_err *e)
 {
+    static const char *const counts[] = { "", "K", "M", "B" }, *const bytes[] = { "B", "KiB", "MiB", "GiB" };
+    char total[24], active[24], weights[24];
     (void)arg;
     for (int i = 0; i < ns_engine_n_sizes(c->en); i++) {
         ns_size_info z;
         if (ns_engine_size(c->en, i, &z, e) != 0)
             return -1;
-        printf("%c %-10s %8.3f B parameters, %7.3f B active, %8.2f GiB%s\n", strcmp(z.name, ns_session_size(c->s)) == 0 ? '*' : ' ', z.name,
-               (double)z.params_total / 1e9, (double)z.params_active / 1e9, (double)z.weight_bytes / 1073741824.0, z.assumed ? " (assumed)" : "");
+        printf("%c %-10s %10s parameters, %10s active, %12s%s\n", strcmp(z.name, ns_session_size(c->s)) == 0 ? '*' : ' ', z.name,
+               amount((double)z.params_total, 1000, counts, total), amount((double)z.params_active, 1000, counts, active),
+               amount((double)z.weight_bytes, 1024, bytes, weights), z.assumed ? " (assumed)" : "");
     }
     return 0;
 }

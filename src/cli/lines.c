@@ -1,6 +1,7 @@
 #include "cli/lines.h"
 
 #include <histedit.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@ static char *prompt_of(EditLine *el)
     return (char *)(uintptr_t)l->prompt;
 }
 
-/* Ctrl-C arrives as a key: the terminal is told not to turn it into a signal while a line is edited. */
+/* Ctrl-C and Ctrl-Z arrive as keys: the terminal is told to make no signals of them while a line is edited. */
 static unsigned char on_ctrl_c(EditLine *el, int key)
 {
     (void)key;
@@ -33,6 +34,15 @@ static unsigned char on_ctrl_c(EditLine *el, int key)
         return CC_EOF;
     l->dropped = true;
     return CC_NEWLINE;
+}
+
+static unsigned char on_ctrl_z(EditLine *el, int key)
+{
+    (void)key;
+    el_set(el, EL_PREP_TERM, 0);
+    raise(SIGTSTP);
+    el_set(el, EL_PREP_TERM, 1);
+    return CC_REDISPLAY;
 }
 
 static int open_editor(ns_cli_lines *l)
@@ -50,7 +60,9 @@ static int open_editor(ns_cli_lines *l)
     el_set(l->el, EL_HIST, history, l->history);
     el_set(l->el, EL_ADDFN, "nestar-ctrl-c", "Give up the line, or leave", on_ctrl_c);
     el_set(l->el, EL_BIND, "^C", "nestar-ctrl-c", NULL);
-    el_set(l->el, EL_SETTY, "-d", "intr=", NULL);
+    el_set(l->el, EL_ADDFN, "nestar-ctrl-z", "Suspend", on_ctrl_z);
+    el_set(l->el, EL_BIND, "^Z", "nestar-ctrl-z", NULL);
+    el_set(l->el, EL_SETTY, "-d", "-isig", NULL);
     return 0;
 }
 

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -22,7 +22,7 @@ struct signal {
 struct ns_pool {
     int n_threads;
     pthread_t *thread; /* [n_threads - 1] */
-    bool quit;
+    atomic_bool quit;
     /* The loop at hand. A claim succeeds only in its own epoch, so a late thread never meets the next loop's fields, and the
      * caller waits for tasks, not for threads: one that the system has not scheduled yet holds nobody up. */
     _Atomic(ns_task_fn *) fn;
@@ -71,7 +71,7 @@ static void work(ns_pool *p, unsigned epoch, int id)
 {
     for (;;) {
         unsigned long long cur = atomic_load_explicit(&p->next, memory_order_acquire);
-        unsigned n = atomic_load_explicit(&p->n_tasks, memory_order_relaxed), task = (unsigned)cur;
+        unsigned n = atomic_load_explicit(&p->n_tasks, memory_order_acquire), task = (unsigned)cur;
         if ((unsigned)(cur >> 32) != epoch || task >= n)
             return;
         if (!atomic_compare_exchange_weak(&p->next, &cur, cur + 1))
@@ -130,7 +130,12 @@ ns_pool *ns_pool_new(int n_threads, ns_err *e)
     memset(p, 0, sizeof *p);
     p->n_threads = n_threads;
     p->thread = calloc((size_t)n_threads, sizeof *p->thread);
-    for (int i = 1; p->thread && i < n_threads; i++) {
+    if (!p->thread) {
+        ns_fail(e, NS_ENOMEM, "thread pool: out of memory");
+        stop(p, 0);
+        return NULL;
+    }
+    for (int i = 1; i < n_threads; i++) {
         struct worker *w = malloc(sizeof *w);
         if (w)
             *w = (struct worker){ p, i };
@@ -163,9 +168,11 @@ void ns_pool_run(ns_pool *p, int n_tasks, ns_task_fn *fn, void *ctx)
         return;
     }
     unsigned epoch = atomic_load(&p->epoch.value) + 1, n = (unsigned)n_tasks;
+    /* Closed first: a thread still leaving the last loop would otherwise hold that loop's counter against this loop's n_tasks. */
+    atomic_store(&p->next, (unsigned long long)epoch << 32 | UINT32_MAX);
     atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
-    atomic_store_explicit(&p->n_tasks, n, memory_order_relaxed);
+    atomic_store_explicit(&p->n_tasks, n, memory_order_release); /* who sees it sees `next` closed, and cannot claim */
     atomic_store(&p->done.value, 0);
     atomic_store(&p->next, (unsigned long long)epoch << 32);
     atomic_store(&p->epoch.value, epoch);

@@ -271,6 +271,14 @@ static int load_extra(const ns_map *m, size_t *at, void **extra, size_t *n)
     return take_into(m, at, *extra, *n) ? 0 : -1;
 }
 
+static bool ids_in_vocab(const ns_state *s, const int *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->arch->vocab_size)
+            return false;
+    return true;
+}
+
 int ns_state_load(ns_state *s, const char *path, int **ids, ns_err *e)
 {
     void *extra;
@@ -311,9 +319,9 @@ int ns_state_load_with(ns_state *s, const char *path, int **ids, void **extra, s
     }
     *ids = malloc((len ? len : 1) * sizeof **ids);
     ns_state_reset(s);
-    if (!*ids || !take_into(&m, &at, *ids, len * sizeof **ids) || load_layers(s, &m, &at, len) != 0 ||
+    if (!*ids || !take_into(&m, &at, *ids, len * sizeof **ids) || !ids_in_vocab(s, *ids, len) || load_layers(s, &m, &at, len) != 0 ||
         load_extra(&m, &at, extra, n) != 0) {
-        ns_fail(e, NS_EFORMAT, "%s: truncated or with bytes left over", path);
+        ns_fail(e, NS_EFORMAT, "%s: damaged: truncated, bytes left over, or ids outside the vocabulary", path);
         ns_state_reset(s);
         free(*ids);
         free(*extra);

@@ -6,7 +6,10 @@
  * parsed if it shows there, else while rendering. A parsed template is immutable: threads may share it.
  *
  * Provenance: every byte of the result is either trusted (written by the template: its text and string literals, or a value
- * the caller declared trusted) or untrusted (copied or derived from a caller's string). Numbers and booleans print trusted. */
+ * the caller declared trusted) or untrusted (copied or derived from a caller's string). Numbers and booleans print trusted.
+ *
+ * Known differences from Jinja2: 64-bit integers; {% block %} and {% autoescape %} are refused; a name that the template sets
+ * without having read it before is, inside blocks that run earlier, still the caller's variable (Jinja has it undefined). */
 #ifndef NS_TEXT_JINJA_H
 #define NS_TEXT_JINJA_H
 #include <jansson.h>
@@ -28,7 +31,7 @@ typedef struct ns_jinja_opts {
     int64_t now;       /* seconds since 1970 for strftime_now; 0: the clock */
     size_t max_output; /* bytes of result */
     size_t max_memory; /* bytes of intermediate values */
-    int64_t max_steps; /* nodes evaluated, iterations, and one per 256 bytes of string work */
+    int64_t max_steps; /* nodes evaluated, iterations, and one per 32 bytes of string work */
 } ns_jinja_opts;
 
 ns_jinja_opts ns_jinja_defaults(void);

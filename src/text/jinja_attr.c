@@ -22,10 +22,6 @@ static int python_attr(ns_jrun *r, ns_jval o, const char *name, ns_jval *out)
 {
     bool mutates = false;
     const ns_jbuiltin *b = NULL;
-    if (name[0] == '_' && name[1] == '_' && (strcmp(name, "__class__") == 0 || strcmp(name, "__len__") == 0 || strcmp(name, "__doc__") == 0)) {
-        *out = ns_jv_undef(name, NS_JUNDEF_UNSAFE);
-        return 1;
-    }
     if (o.kind == NS_J_STR)
         b = ns_jmethod_find_str(name);
     else if (o.kind == NS_J_DICT || o.kind == NS_J_LIST || o.kind == NS_J_TUPLE || o.kind == NS_J_RANGE)

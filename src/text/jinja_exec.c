@@ -14,7 +14,8 @@ static int assign_tuple(ns_jrun *r, const ns_jnode *target, ns_jval v)
     if (ns_jval_list(r, v, &l))
         return -1;
     if (l->n != want)
-        return ns_jrun_fail(r, NS_EINVAL, "%s values to unpack (expected %zu, got %zu)", l->n > want ? "too many" : "not enough", want, l->n);
+        return ns_jrun_fail(r, NS_EINVAL, "%s values to unpack (expected %zu, got %zu)",
+                            l->n > want ? "too many" : "not enough", want, l->n);
     for (const ns_jnode *k = target->a; k; k = k->next)
         if (assign(r, k, l->v[i++]))
             return -1;

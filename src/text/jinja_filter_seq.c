@@ -6,32 +6,11 @@
 #define FILTER(name) static int name(ns_jrun *r, ns_jval self, const ns_jargs *args, const ns_jval *a, ns_jval *out)
 #define UNUSED (void)args, (void)a
 
-static int give_list(const ns_jlist *l, ns_jval *out)
-{
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = l };
-    return l ? 0 : -1;
-}
-
-/* A generator that will call fn for its list. */
-static int later(ns_jrun *r, ns_jfn *fn, ns_jval self, const ns_jargs *args, const ns_jval *a, int n_a, ns_jval *out)
-{
-    ns_jiter *it = ns_jrun_alloc(r, sizeof *it);
-    ns_jlazy *z = ns_jrun_alloc(r, sizeof *z);
-    if (!it || !z)
-        return -1;
-    *z = (ns_jlazy){ .fn = fn, .self = self, .args = *args };
-    for (int i = 0; i < n_a; i++)
-        z->a[i] = a[i];
-    *it = (ns_jiter){ .v = self, .lazy = z };
-    *out = (ns_jval){ .kind = NS_J_ITER, .it = it };
-    return 0;
-}
-
 /* filter `f_name` as a generator over `name_now`, which takes n bound arguments. */
-#define LATER(name, now, n)                                 \
-    FILTER(name)                                            \
-    {                                                       \
-        return later(r, now, self, args, a, n, out);        \
+#define LATER(name, now, n)                                     \
+    FILTER(name)                                                \
+    {                                                           \
+        return ns_jfilter_later(r, now, self, args, a, n, out); \
     }
 
 FILTER(f_length)
@@ -48,7 +27,7 @@ FILTER(f_list)
 {
     UNUSED;
     ns_jlist *l;
-    return ns_jval_list(r, self, &l) ? -1 : give_list(l, out);
+    return ns_jval_list(r, self, &l) ? -1 : ns_jfilter_list(l, out);
 }
 
 FILTER(items_now)
@@ -57,8 +36,8 @@ FILTER(items_now)
     ns_jlist *l;
     ns_jval items = { .kind = NS_J_VIEW, .aux = NS_JVIEW_ITEMS, .d = self.d };
     if (self.kind != NS_J_DICT && self.kind != NS_J_UNDEF)
-        return ns_jrun_fail(r, NS_EINVAL, "filter items: can only get item pairs from a mapping, not a %s", ns_jval_type(self));
-    return ns_jval_list(r, self.kind == NS_J_DICT ? items : self, &l) ? -1 : give_list(l, out);
+        return ns_jrun_fail(r, NS_EINVAL, "filter items wants a mapping, not a %s", ns_jval_type(self));
+    return ns_jval_list(r, self.kind == NS_J_DICT ? items : self, &l) ? -1 : ns_jfilter_list(l, out);
 }
 
 LATER(f_items, items_now, 0)
@@ -106,40 +85,15 @@ FILTER(f_reverse)
         l->v[i] = l->v[l->n - 1 - i];
         l->v[l->n - 1 - i] = v;
     }
-    give_list(l, out);
+    ns_jfilter_list(l, out);
     const ns_jargs none = { 0 };
-    return self.kind == NS_J_ITER ? 0 : later(r, f_list, *out, &none, NULL, 0, out);
-}
-
-/* "a.b.0": each part looked up as an item; digits are an index. */
-static int attribute(ns_jrun *r, ns_jval v, ns_jval path, ns_jval dflt, ns_jval *out)
-{
-    *out = v;
-    if (path.kind == NS_J_MISSING || path.kind == NS_J_NONE)
-        return 0;
-    if (path.kind != NS_J_STR)
-        return ns_jrun_getitem(r, v, path, out);
-    const ns_jstr *s = path.s;
-    for (size_t from = 0, to; from <= s->n; from = to + 1) {
-        for (to = from; to < s->n && s->p[to] != '.'; to++)
-            ;
-        const ns_jstr *part = ns_jstr_sub(r, s, from, to - from);
-        int64_t index;
-        if (!part)
-            return -1;
-        bool number = to > from && strspn(part->p, "0123456789") >= to - from && ns_jstr_to_int(r, part, 10, &index) > 0;
-        if (ns_jrun_getitem(r, *out, number ? ns_jv_int(index) : ns_jv_str(part), out))
-            return -1;
-        if (out->kind == NS_J_UNDEF && dflt.kind != NS_J_MISSING && dflt.kind != NS_J_NONE)
-            *out = dflt;
-    }
-    return 0;
+    return self.kind == NS_J_ITER ? 0 : ns_jfilter_later(r, f_list, *out, &none, NULL, 0, out);
 }
 
 /* What sort, unique, min and max compare: the attribute, in lower case unless case matters. */
 static int sort_key(ns_jrun *r, ns_jval v, ns_jval path, bool case_sensitive, ns_jval *out)
 {
-    if (attribute(r, v, path, (ns_jval){ .kind = NS_J_MISSING }, out))
+    if (ns_jval_path(r, v, path, (ns_jval){ .kind = NS_J_MISSING }, out))
         return -1;
     if (!case_sensitive && out->kind == NS_J_STR) {
         *out = ns_jv_str(ns_jstr_case(r, out->s, 'l'));
@@ -182,7 +136,7 @@ FILTER(f_sort)
             return -1;
     if (!keys || ns_jlist_sort(r, l, keys, ns_jval_truth(a[0])))
         return -1;
-    return give_list(l, out);
+    return ns_jfilter_list(l, out);
 }
 
 FILTER(f_dictsort)
@@ -209,7 +163,7 @@ FILTER(f_dictsort)
     }
     if (ns_jlist_sort(r, l, keys, ns_jval_truth(a[2])))
         return -1;
-    return give_list(l, out);
+    return ns_jfilter_list(l, out);
 }
 
 FILTER(unique_now)
@@ -229,7 +183,7 @@ FILTER(unique_now)
         if (ns_jdict_put(r, seen, key, v) || (seen->n > before && ns_jlist_push(r, l, v)))
             return -1;
     }
-    return rc < 0 ? -1 : give_list(l, out);
+    return rc < 0 ? -1 : ns_jfilter_list(l, out);
 }
 
 LATER(f_unique, unique_now, 2)
@@ -277,7 +231,7 @@ FILTER(f_sum)
     if (ns_jiter_init(r, &it, self))
         return -1;
     while ((rc = ns_jiter_next(r, &it, &v)) > 0)
-        if (attribute(r, v, a[0], missing, &term) || ns_jrun_binary(r, '+', *out, term, out))
+        if (ns_jval_path(r, v, a[0], missing, &term) || ns_jrun_binary(r, '+', *out, term, out))
             return -1;
     return rc;
 }
@@ -295,7 +249,7 @@ FILTER(f_join)
         if (ns_jval_list(r, self, &l))
             return -1;
         for (size_t i = 0; i < l->n; i++)
-            if (attribute(r, l->v[i], a[1], missing, &l->v[i]))
+            if (ns_jval_path(r, l->v[i], a[1], missing, &l->v[i]))
                 return -1;
         self = (ns_jval){ .kind = NS_J_LIST, .l = l };
     }
@@ -324,130 +278,10 @@ FILTER(batch_now)
     while (row && a[1].kind != NS_J_MISSING && a[1].kind != NS_J_NONE && (int64_t)row->n < size)
         if (ns_jlist_push(r, row, a[1]))
             return -1;
-    return give_list(rows, out);
+    return ns_jfilter_list(rows, out);
 }
 
 LATER(f_batch, batch_now, 2)
-
-static ns_jargs rest(const ns_jargs *args, int from)
-{
-    ns_jargs left = *args;
-    left.v += from;
-    left.n -= from;
-    return left;
-}
-
-/* A filter or test given by name. */
-static const ns_jbuiltin *named(ns_jrun *r, ns_jval name, const char *sort, const ns_jbuiltin *(*find)(const char *))
-{
-    const ns_jstr *s;
-    if (ns_jarg_str(r, name, &s))
-        return NULL;
-    const char *z = ns_jstr_cstr(r, s);
-    const ns_jbuiltin *b = z ? find(z) : NULL;
-    if (z && !b)
-        ns_jrun_fail(r, NS_EINVAL, "no %s named '%.60s'", sort, z);
-    return b;
-}
-
-static int map_attribute(ns_jrun *r, const ns_jargs *args, ns_jlist *l)
-{
-    ns_jval path = { .kind = NS_J_MISSING }, dflt = path;
-    for (int i = 0; i < args->nkw; i++) {
-        if (strcmp(args->kw[i], "attribute") == 0)
-            path = args->kwv[i];
-        else if (strcmp(args->kw[i], "default") == 0)
-            dflt = args->kwv[i];
-        else
-            return ns_jrun_fail(r, NS_EINVAL, "filter map: unexpected keyword argument '%s'", args->kw[i]);
-    }
-    if (path.kind == NS_J_MISSING)
-        return ns_jrun_fail(r, NS_EINVAL, "filter map requires a filter argument");
-    for (size_t i = 0; i < l->n; i++)
-        if (attribute(r, l->v[i], path, dflt, &l->v[i]))
-            return -1;
-    return 0;
-}
-
-FILTER(map_now)
-{
-    (void)a;
-    ns_jlist *l;
-    if (!ns_jval_truth(self))
-        return give_list(ns_jlist_new(r, 0, false), out);
-    if (ns_jval_list(r, self, &l))
-        return -1;
-    if (args->n == 0)
-        return map_attribute(r, args, l) ? -1 : give_list(l, out);
-    const ns_jbuiltin *b = named(r, args->v[0], "filter", ns_jfilter_find);
-    ns_jargs left = rest(args, 1);
-    for (size_t i = 0; b && i < l->n; i++)
-        if (ns_jrun_invoke(r, b, "filter", l->v[i], &left, &l->v[i]))
-            return -1;
-    return b ? give_list(l, out) : -1;
-}
-
-LATER(f_map, map_now, 0)
-
-/* select, reject and their attr forms: keeps what a test (or truth) says `want` about. */
-static int choose(ns_jrun *r, ns_jval self, const ns_jargs *args, bool want, bool by_attr, ns_jval *out)
-{
-    ns_jlist *all, *l = ns_jlist_new(r, 0, ns_jval_untrusted(self));
-    ns_jval missing = { .kind = NS_J_MISSING };
-    if (!l || !ns_jval_truth(self))
-        return give_list(l, out);
-    if (by_attr && args->n == 0)
-        return ns_jrun_fail(r, NS_EINVAL, "missing parameter for attribute name");
-    const ns_jbuiltin *test = NULL;
-    if (args->n > by_attr && !(test = named(r, args->v[by_attr], "test", ns_jtest_find)))
-        return -1;
-    if (ns_jval_list(r, self, &all))
-        return -1;
-    ns_jargs left = test ? rest(args, 1 + by_attr) : (ns_jargs){ 0 };
-    for (size_t i = 0; i < all->n; i++) {
-        ns_jval v, yes;
-        if (attribute(r, all->v[i], by_attr ? args->v[0] : missing, missing, &v))
-            return -1;
-        yes = v;
-        if (test && ns_jrun_invoke(r, test, "test", v, &left, &yes))
-            return -1;
-        if (ns_jval_truth(yes) == want && ns_jlist_push(r, l, all->v[i]))
-            return -1;
-    }
-    return give_list(l, out);
-}
-
-FILTER(select_now)
-{
-    (void)a;
-    return choose(r, self, args, true, false, out);
-}
-
-LATER(f_select, select_now, 0)
-
-FILTER(reject_now)
-{
-    (void)a;
-    return choose(r, self, args, false, false, out);
-}
-
-LATER(f_reject, reject_now, 0)
-
-FILTER(selectattr_now)
-{
-    (void)a;
-    return choose(r, self, args, true, true, out);
-}
-
-LATER(f_selectattr, selectattr_now, 0)
-
-FILTER(rejectattr_now)
-{
-    (void)a;
-    return choose(r, self, args, false, true, out);
-}
-
-LATER(f_rejectattr, rejectattr_now, 0)
 
 const ns_jbuiltin *ns_jfilter_find_seq(const char *name)
 {
@@ -462,14 +296,14 @@ const ns_jbuiltin *ns_jfilter_find_seq(const char *name)
         { "last", "", f_last },
         { "length", "", f_length },
         { "list", "", f_list },
-        { "map", NULL, f_map },
+        { "map", NULL, ns_jfilter_map },
         { "max", "?case_sensitive ?attribute", f_max },
         { "min", "?case_sensitive ?attribute", f_min },
-        { "reject", NULL, f_reject },
-        { "rejectattr", NULL, f_rejectattr },
+        { "reject", NULL, ns_jfilter_reject },
+        { "rejectattr", NULL, ns_jfilter_rejectattr },
         { "reverse", "", f_reverse },
-        { "select", NULL, f_select },
-        { "selectattr", NULL, f_selectattr },
+        { "select", NULL, ns_jfilter_select },
+        { "selectattr", NULL, ns_jfilter_selectattr },
         { "slice", NULL, NULL },
         { "sort", "?reverse ?case_sensitive ?attribute", f_sort },
         { "sum", "?attribute ?start", f_sum },

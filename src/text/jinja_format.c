@@ -70,7 +70,8 @@ static void add_padded(ns_jrun *r, ns_jbuf *b, const ns_jstr *s, const spec *sp,
 /* Digits of |v| in base 10, 2, 8 or 16; returns their beginning inside text[70]. */
 static char *int_digits(int64_t v, char type, char text[70])
 {
-    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v, base = type == 'b' ? 2 : type == 'o' ? 8 : type == 'x' || type == 'X' ? 16 : 10;
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    uint64_t base = type == 'b' ? 2 : type == 'o' ? 8 : type == 'x' || type == 'X' ? 16 : 10;
     char *p = text + 69;
     *p = '\0';
     do
@@ -148,12 +149,13 @@ static int format_float(ns_jrun *r, ns_jbuf *b, double f, const spec *sp)
 static int format_value(ns_jrun *r, ns_jbuf *b, ns_jval v, const char *p, const char *end)
 {
     spec sp;
+    int shown = (int)(end - p < 40 ? end - p : 40);
     if (p == end) {
         ns_jprint_str(r, v, b);
         return b->failed ? -1 : 0;
     }
     if (!read_spec(p, end, &sp))
-        return ns_jrun_fail(r, NS_EUNSUPPORTED, "format specification '%.*s' is not supported", (int)(end - p < 40 ? end - p : 40), p);
+        return ns_jrun_fail(r, NS_EUNSUPPORTED, "format specification '%.*s' is not supported", shown, p);
     if (v.kind == NS_J_STR && (sp.type == '\0' || sp.type == 's') && sp.align != '=' && !sp.sign && !sp.comma) {
         size_t n = sp.precision < 0 ? v.s->n : ns_jtext_offset(v.s->p, v.s->n, (size_t)sp.precision);
         const ns_jstr *s = ns_jstr_sub(r, v.s, 0, n);
@@ -171,7 +173,7 @@ static int format_value(ns_jrun *r, ns_jbuf *b, ns_jval v, const char *p, const 
     else if (v.kind == NS_J_INT && sp.precision < 0 && (!sp.type || strchr("dxXbo", sp.type)))
         rc = format_int(r, b, v.i, &sp);
     else
-        ns_jrun_fail(r, NS_EINVAL, "format '%.*s' does not suit a %s", (int)(end - p < 40 ? end - p : 40), p, ns_jval_type(v));
+        ns_jrun_fail(r, NS_EINVAL, "format '%.*s' does not suit a %s", shown, p, ns_jval_type(v));
     return rc || b->failed ? -1 : 0;
 }
 
@@ -367,8 +369,9 @@ static const char *percent_field(ns_jrun *r, ns_jbuf *b, const char *p, const ch
         return NULL;
     }
     bool zero = strchr(flags, '0') && !left && !string;
-    int n = snprintf(text, sizeof text, "%s%s%s%.*s%c", left ? "<" : string ? ">" : "", string ? "" : strchr(flags, '+') ? "+" : strchr(flags, ' ') ? " " : "",
-                     zero ? "0" : "", (int)(q - number), number, type == 'i' ? 'd' : type == 'r' ? 's' : type);
+    const char *sign = string ? "" : strchr(flags, '+') ? "+" : strchr(flags, ' ') ? " " : "";
+    int n = snprintf(text, sizeof text, "%s%s%s%.*s%c", left ? "<" : string ? ">" : "", sign, zero ? "0" : "", (int)(q - number),
+                     number, type == 'i' ? 'd' : type == 'r' ? 's' : type);
     return format_value(r, b, v, text, text + n) ? NULL : q + 1;
 }
 

@@ -1,4 +1,4 @@
-/* Methods of str. */
+/* Methods of str; those that search are in jinja_method_find.c. */
 #include <string.h>
 
 #include "text/jinja_run.h"
@@ -69,147 +69,6 @@ METHOD(m_rstrip)
     return strip(r, self, a[0], false, true, out);
 }
 
-/* Narrows *s to [start:end] as Python's searching methods do; *base: code points cut off in front. false: out of range. */
-static int window(ns_jrun *r, const ns_jstr **s, ns_jval start, ns_jval end, int64_t *base, bool *valid)
-{
-    const ns_jval none = ns_jv_none();
-    ns_jval bound[3] = { start.kind == NS_J_MISSING ? none : start, end.kind == NS_J_MISSING ? none : end, none }, cut;
-    int64_t len;
-    *base = 0;
-    *valid = true;
-    if (bound[0].kind == NS_J_NONE && bound[1].kind == NS_J_NONE)
-        return 0;
-    if (ns_jval_len(r, ns_jv_str(*s), &len) || ns_jrun_slice(r, ns_jv_str(*s), bound, &cut))
-        return -1;
-    if (ns_jv_is_int(bound[0])) {
-        *base = bound[0].i < 0 ? bound[0].i + len : bound[0].i;
-        *base = *base < 0 ? 0 : *base;
-        *valid = *base <= len;
-    }
-    *s = cut.s;
-    return 0;
-}
-
-static bool affix(const ns_jstr *s, const ns_jstr *x, bool tail)
-{
-    return x->n <= s->n && (x->n == 0 || memcmp(tail ? s->p + s->n - x->n : s->p, x->p, x->n) == 0);
-}
-
-/* startswith and endswith: a string or a tuple of them. */
-static int has_affix(ns_jrun *r, ns_jval self, const ns_jval *a, bool tail, ns_jval *out)
-{
-    const ns_jstr *s = self.s, *x;
-    int64_t base;
-    bool yes = false, valid;
-    if (window(r, &s, a[1], a[2], &base, &valid))
-        return -1;
-    if (a[0].kind == NS_J_TUPLE) {
-        for (size_t i = 0; i < a[0].l->n; i++) {
-            if (ns_jarg_str(r, a[0].l->v[i], &x))
-                return -1;
-            yes |= valid && affix(s, x, tail);
-        }
-    } else {
-        if (ns_jarg_str(r, a[0], &x))
-            return -1;
-        yes = valid && affix(s, x, tail);
-    }
-    *out = ns_jv_bool(yes);
-    return 0;
-}
-
-METHOD(m_startswith)
-{
-    UNUSED;
-    return has_affix(r, self, a, false, out);
-}
-
-METHOD(m_endswith)
-{
-    UNUSED;
-    return has_affix(r, self, a, true, out);
-}
-
-static const char *rfind_bytes(const ns_jstr *s, const ns_jstr *x)
-{
-    if (x->n > s->n)
-        return NULL;
-    for (const char *p = s->p + (s->n - x->n);; p--) {
-        if (x->n == 0 || memcmp(p, x->p, x->n) == 0)
-            return p;
-        if (p == s->p)
-            return NULL;
-    }
-}
-
-/* Code point index of x in self, -1 when it is not there. */
-static int search(ns_jrun *r, ns_jval self, const ns_jval *a, bool last, int64_t *at)
-{
-    const ns_jstr *s = self.s, *x;
-    int64_t base;
-    bool valid;
-    if (ns_jarg_str(r, a[0], &x) || window(r, &s, a[1], a[2], &base, &valid) || ns_jrun_step(r, s->n + (last ? s->n * 8 : 0)))
-        return -1;
-    const char *hit = !valid ? NULL : last ? rfind_bytes(s, x) : x->n == 0 ? s->p : memmem(s->p, s->n, x->p, x->n);
-    *at = hit ? base + (int64_t)ns_jtext_count(s->p, (size_t)(hit - s->p)) : -1;
-    return 0;
-}
-
-static int find(ns_jrun *r, ns_jval self, const ns_jval *a, bool last, bool must, ns_jval *out)
-{
-    int64_t at;
-    if (search(r, self, a, last, &at))
-        return -1;
-    if (must && at < 0)
-        return ns_jrun_fail(r, NS_EINVAL, "substring not found");
-    *out = ns_jv_int(at);
-    return 0;
-}
-
-METHOD(m_find)
-{
-    UNUSED;
-    return find(r, self, a, false, false, out);
-}
-
-METHOD(m_rfind)
-{
-    UNUSED;
-    return find(r, self, a, true, false, out);
-}
-
-METHOD(m_index)
-{
-    UNUSED;
-    return find(r, self, a, false, true, out);
-}
-
-METHOD(m_rindex)
-{
-    UNUSED;
-    return find(r, self, a, true, true, out);
-}
-
-METHOD(m_count)
-{
-    UNUSED;
-    const ns_jstr *s = self.s, *x;
-    int64_t base, n = 0;
-    bool valid;
-    if (ns_jarg_str(r, a[0], &x) || window(r, &s, a[1], a[2], &base, &valid) || ns_jrun_step(r, s->n))
-        return -1;
-    if (x->n == 0)
-        n = valid ? (int64_t)ns_jtext_count(s->p, s->n) + 1 : 0;
-    for (size_t from = 0; x->n && s->n - from >= x->n; n++) {
-        const char *hit = memmem(s->p + from, s->n - from, x->p, x->n);
-        if (!hit)
-            break;
-        from = (size_t)(hit - s->p) + x->n;
-    }
-    *out = ns_jv_int(n);
-    return 0;
-}
-
 METHOD(m_replace)
 {
     UNUSED;
@@ -265,7 +124,8 @@ static int pad(ns_jrun *r, ns_jval self, const ns_jval *a, char where, ns_jval *
     const ns_jstr space = { .p = " ", .n = 1 }, *fill = &space;
     int64_t width, len;
     ns_jbuf b = { 0 };
-    if (ns_jarg_int(r, a[0], 0, &width) || (a[1].kind != NS_J_MISSING && ns_jarg_str(r, a[1], &fill)) || ns_jval_len(r, self, &len))
+    if (ns_jarg_int(r, a[0], 0, &width) || (a[1].kind != NS_J_MISSING && ns_jarg_str(r, a[1], &fill)) ||
+        ns_jval_len(r, self, &len))
         return -1;
     if (ns_jtext_count(fill->p, fill->n) != 1)
         return ns_jrun_fail(r, NS_EINVAL, "the fill character must be exactly one character long");
@@ -313,56 +173,6 @@ METHOD(m_zfill)
         ns_jbuf_addc(r, &b, '0', false);
     ns_jbuf_adds(r, &b, rest);
     return give(ns_jbuf_take(r, &b), out);
-}
-
-static int remove_affix(ns_jrun *r, ns_jval self, const ns_jval *a, bool tail, ns_jval *out)
-{
-    const ns_jstr *x;
-    if (ns_jarg_str(r, a[0], &x))
-        return -1;
-    size_t n = affix(self.s, x, tail) ? x->n : 0;
-    return give(ns_jstr_sub(r, self.s, tail ? 0 : n, self.s->n - n), out);
-}
-
-METHOD(m_removeprefix)
-{
-    UNUSED;
-    return remove_affix(r, self, a, false, out);
-}
-
-METHOD(m_removesuffix)
-{
-    UNUSED;
-    return remove_affix(r, self, a, true, out);
-}
-
-static int partition(ns_jrun *r, ns_jval self, const ns_jval *a, bool last, ns_jval *out)
-{
-    const ns_jstr *s = self.s, *x;
-    ns_jlist *l = ns_jlist_new(r, 3, ns_jval_untrusted(self));
-    if (!l || ns_jarg_str(r, a[0], &x) || ns_jrun_step(r, s->n * (last ? 9 : 1)))
-        return -1;
-    if (x->n == 0)
-        return ns_jrun_fail(r, NS_EINVAL, "empty separator");
-    const char *hit = last ? rfind_bytes(s, x) : memmem(s->p, s->n, x->p, x->n);
-    size_t at = hit ? (size_t)(hit - s->p) : last ? 0 : s->n, n = hit ? x->n : 0;
-    l->v[0] = ns_jv_str(ns_jstr_sub(r, s, 0, at));
-    l->v[1] = ns_jv_str(ns_jstr_sub(r, s, at, n));
-    l->v[2] = ns_jv_str(ns_jstr_sub(r, s, at + n, s->n - at - n));
-    *out = (ns_jval){ .kind = NS_J_TUPLE, .l = l };
-    return l->v[0].s && l->v[1].s && l->v[2].s ? 0 : -1;
-}
-
-METHOD(m_partition)
-{
-    UNUSED;
-    return partition(r, self, a, false, out);
-}
-
-METHOD(m_rpartition)
-{
-    UNUSED;
-    return partition(r, self, a, true, out);
 }
 
 /* A property every code point must have; an empty string has none. */
@@ -451,14 +261,14 @@ const ns_jbuiltin *ns_jmethod_find_str(const char *name)
         { "capitalize", "", m_capitalize },
         { "casefold", NULL, NULL },
         { "center", "/width ?fill", m_center },
-        { "count", "/sub ?start ?end", m_count },
+        { "count", "/sub ?start ?end", ns_jmethod_count },
         { "encode", NULL, NULL },
-        { "endswith", "/suffix ?start ?end", m_endswith },
+        { "endswith", "/suffix ?start ?end", ns_jmethod_endswith },
         { "expandtabs", NULL, NULL },
-        { "find", "/sub ?start ?end", m_find },
+        { "find", "/sub ?start ?end", ns_jmethod_find },
         { "format", NULL, m_format },
         { "format_map", NULL, NULL },
-        { "index", "/sub ?start ?end", m_index },
+        { "index", "/sub ?start ?end", ns_jmethod_index },
         { "isalnum", "", m_isalnum },
         { "isalpha", "", m_isalpha },
         { "isascii", "", m_isascii },
@@ -476,19 +286,19 @@ const ns_jbuiltin *ns_jmethod_find_str(const char *name)
         { "lower", "", m_lower },
         { "lstrip", "/?chars", m_lstrip },
         { "maketrans", NULL, NULL },
-        { "partition", "/sep", m_partition },
-        { "removeprefix", "/prefix", m_removeprefix },
-        { "removesuffix", "/suffix", m_removesuffix },
+        { "partition", "/sep", ns_jmethod_partition },
+        { "removeprefix", "/prefix", ns_jmethod_removeprefix },
+        { "removesuffix", "/suffix", ns_jmethod_removesuffix },
         { "replace", "/old new ?count", m_replace },
-        { "rfind", "/sub ?start ?end", m_rfind },
-        { "rindex", "/sub ?start ?end", m_rindex },
+        { "rfind", "/sub ?start ?end", ns_jmethod_rfind },
+        { "rindex", "/sub ?start ?end", ns_jmethod_rindex },
         { "rjust", "/width ?fill", m_rjust },
-        { "rpartition", "/sep", m_rpartition },
+        { "rpartition", "/sep", ns_jmethod_rpartition },
         { "rsplit", "?sep ?maxsplit", ns_jmethod_rsplit },
         { "rstrip", "/?chars", m_rstrip },
         { "split", "?sep ?maxsplit", ns_jmethod_split },
         { "splitlines", "?keepends", m_splitlines },
-        { "startswith", "/prefix ?start ?end", m_startswith },
+        { "startswith", "/prefix ?start ?end", ns_jmethod_startswith },
         { "strip", "/?chars", m_strip },
         { "swapcase", "", m_swapcase },
         { "title", "", m_title },

@@ -1,142 +1,10 @@
-/* str.split and rsplit, and the methods of list, tuple and dict. The sandbox forbids those that change their object. */
+/* Methods of list, tuple and dict. The sandbox forbids those that change their object. */
 #include <string.h>
 
 #include "text/jinja_run.h"
-#include "text/jinja_text.h"
 
 #define METHOD(name) static int name(ns_jrun *r, ns_jval self, const ns_jargs *args, const ns_jval *a, ns_jval *out)
 #define UNUSED (void)args, (void)a
-
-typedef struct splitter {
-    ns_jrun *r;
-    const ns_jstr *s, *sep; /* sep NULL: runs of white space */
-    int64_t left;           /* cuts still allowed; negative: any number */
-    ns_jlist *l;
-} splitter;
-
-static int push(splitter *sp, size_t from, size_t to)
-{
-    return ns_jlist_push_sub(sp->r, sp->l, sp->s, from, to);
-}
-
-static size_t skip(const ns_jstr *s, size_t from, bool spaces)
-{
-    const char *p = s->p + from, *end = s->p + s->n;
-    while (p < end) {
-        const char *q = p;
-        if (ns_jtext_space(ns_jtext_next(&q, end)) != spaces)
-            break;
-        p = q;
-    }
-    return (size_t)(p - s->p);
-}
-
-static size_t skip_back(const ns_jstr *s, size_t to, bool spaces)
-{
-    const char *p = s->p + to;
-    while (p > s->p) {
-        const char *q = p;
-        if (ns_jtext_space(ns_jtext_prev(&q, s->p)) != spaces)
-            break;
-        p = q;
-    }
-    return (size_t)(p - s->p);
-}
-
-static int split_words(splitter *sp)
-{
-    size_t from = skip(sp->s, 0, true);
-    while (from < sp->s->n) {
-        size_t to = sp->left-- == 0 ? sp->s->n : skip(sp->s, from, false);
-        /* After the last allowed cut the rest is one part, trailing blanks included. */
-        if (push(sp, from, to))
-            return -1;
-        from = to == sp->s->n ? to : skip(sp->s, to, true);
-    }
-    return 0;
-}
-
-static int rsplit_words(splitter *sp)
-{
-    size_t to = skip_back(sp->s, sp->s->n, true);
-    while (to > 0) {
-        size_t from = sp->left-- == 0 ? 0 : skip_back(sp->s, to, false);
-        if (push(sp, from, to))
-            return -1;
-        to = from == 0 ? 0 : skip_back(sp->s, from, true);
-    }
-    return 0;
-}
-
-static int split_at(splitter *sp)
-{
-    size_t from = 0;
-    while (sp->left-- != 0) {
-        const char *hit = memmem(sp->s->p + from, sp->s->n - from, sp->sep->p, sp->sep->n);
-        if (!hit)
-            break;
-        size_t at = (size_t)(hit - sp->s->p);
-        if (push(sp, from, at))
-            return -1;
-        from = at + sp->sep->n;
-    }
-    return push(sp, from, sp->s->n);
-}
-
-static int rsplit_at(splitter *sp)
-{
-    size_t to = sp->s->n;
-    while (sp->left-- != 0) {
-        size_t at = to;
-        bool hit = false;
-        for (; !hit && at >= sp->sep->n; at -= !hit)
-            hit = memcmp(sp->s->p + at - sp->sep->n, sp->sep->p, sp->sep->n) == 0;
-        if (!hit)
-            break;
-        if (push(sp, at, to))
-            return -1;
-        to = at - sp->sep->n;
-    }
-    return push(sp, 0, to);
-}
-
-static void reverse(ns_jlist *l)
-{
-    for (size_t i = 0; i + 1 < l->n - i; i++) {
-        ns_jval v = l->v[i];
-        l->v[i] = l->v[l->n - 1 - i];
-        l->v[l->n - 1 - i] = v;
-    }
-}
-
-static int split(ns_jrun *r, ns_jval self, const ns_jval *a, bool right, ns_jval *out)
-{
-    splitter sp = { .r = r, .s = self.s, .l = ns_jlist_new(r, 0, ns_jval_untrusted(self)) };
-    if (!sp.l || ns_jarg_int(r, a[1], -1, &sp.left) || ns_jrun_step(r, self.s->n * (right ? 8 : 1)))
-        return -1;
-    if (a[0].kind != NS_J_MISSING && a[0].kind != NS_J_NONE && ns_jarg_str(r, a[0], &sp.sep))
-        return -1;
-    if (sp.sep && sp.sep->n == 0)
-        return ns_jrun_fail(r, NS_EINVAL, "empty separator");
-    if (right ? (sp.sep ? rsplit_at(&sp) : rsplit_words(&sp)) : (sp.sep ? split_at(&sp) : split_words(&sp)))
-        return -1;
-    if (right && sp.l->n)
-        reverse(sp.l);
-    *out = (ns_jval){ .kind = NS_J_LIST, .l = sp.l };
-    return 0;
-}
-
-int ns_jmethod_split(ns_jrun *r, ns_jval self, const ns_jargs *args, const ns_jval *a, ns_jval *out)
-{
-    UNUSED;
-    return split(r, self, a, false, out);
-}
-
-int ns_jmethod_rsplit(ns_jrun *r, ns_jval self, const ns_jargs *args, const ns_jval *a, ns_jval *out)
-{
-    UNUSED;
-    return split(r, self, a, true, out);
-}
 
 METHOD(d_get)
 {
@@ -229,7 +97,8 @@ const ns_jbuiltin *ns_jmethod_find_box(enum ns_jkind kind, const char *name, boo
 {
     static const ns_jbuiltin dict[] = { { "get", "/key ?default", d_get }, { "items", "", d_items }, { "keys", "", d_keys },
                                         { "values", "", d_values }, { "copy", "", copy }, { "fromkeys", NULL, NULL } };
-    static const ns_jbuiltin list[] = { { "count", "/value", l_count }, { "index", "/value", l_index }, { "copy", "", copy } };
+    static const ns_jbuiltin list[] = { { "count", "/value", l_count }, { "index", "/value", l_index },
+                                        { "copy", "", copy } };
     static const char *const dict_changes[] = { "clear", "pop", "popitem", "setdefault", "update" };
     static const char *const list_changes[] = { "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort" };
     bool is_dict = kind == NS_J_DICT;

@@ -1,4 +1,5 @@
-/* Tokens and the parser's state, shared by jinja_lex.c, jinja_parse.c (statements) and jinja_expr.c (expressions). */
+/* Tokens and the parser's state, shared by the files of the parser: jinja_lex.c, jinja_parse.c (its
+ * machinery), jinja_stmt.c (statements), jinja_expr.c (operators) and jinja_primary.c (operands). */
 #ifndef NS_TEXT_JINJA_PARSE_H
 #define NS_TEXT_JINJA_PARSE_H
 #include "text/jinja.h"
@@ -63,8 +64,19 @@ bool ns_jparse_skip_name(ns_jparser *p, const char *name);
 bool ns_jparse_skip_op(ns_jparser *p, int op);
 bool ns_jparse_expect_op(ns_jparser *p, int op);
 const char *ns_jparse_expect_name(ns_jparser *p);
+bool ns_jparse_expect(ns_jparser *p, enum ns_jtok_kind kind); /* the end of a tag */
+/* Appends to a list whose last link is *tail. */
+void ns_jparse_append(ns_jnode ***tail, ns_jnode *n);
+/* A node over a and b; NULL when a is, so that failures pass through. */
+ns_jnode *ns_jparse_wrap(ns_jparser *p, enum ns_jnode_kind kind, int line, ns_jnode *a, ns_jnode *b);
+ns_jnode *ns_jparse_named(ns_jparser *p, enum ns_jnode_kind kind, int line, const char *name);
 const char *ns_jparse_describe(const ns_jtok *t, char out[60]);
 
+/* Pieces up to an end tag, or to the end of the template when end1 is NULL. */
+ns_jnode *ns_jparse_list(ns_jparser *p, const char *end1, const char *end2, const char *end3);
+ns_jnode *ns_jparse_primary(ns_jparser *p);
+ns_jnode *ns_jparse_postfix(ns_jparser *p, ns_jnode *n); /* .name, [index], (call) */
+ns_jnode *ns_jparse_tail(ns_jparser *p, ns_jnode *n);    /* |filter, is test, (call) */
 ns_jnode *ns_jparse_expression(ns_jparser *p, bool with_cond);
 /* An expression, or a tuple of them without parentheses. `stop`: a name that ends it, or NULL. */
 ns_jnode *ns_jparse_tuple(ns_jparser *p, bool with_cond, bool parentheses, const char *stop);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 32 * 1024, GRAIN = 16, STEP_BYTES = 256 };
+enum { CHUNK = 32 * 1024, GRAIN = 16, STEP_BYTES = 32 };
 
 void *ns_jrun_alloc(ns_jrun *r, size_t size)
 {
@@ -167,7 +167,7 @@ static int bind_variables(ns_jrun *r, const json_t *vars)
 
 ns_jinja_opts ns_jinja_defaults(void)
 {
-    return (ns_jinja_opts){ .max_output = 64u << 20, .max_memory = 512u << 20, .max_steps = 10000000 };
+    return (ns_jinja_opts){ .max_output = 64u << 20, .max_memory = 512u << 20, .max_steps = 200000000 };
 }
 
 int ns_jinja_render(const ns_jinja *t, const json_t *vars, const ns_jinja_opts *opts, ns_buf *text, ns_buf *taint, ns_err *e)
@@ -179,8 +179,6 @@ int ns_jinja_render(const ns_jinja *t, const json_t *vars, const ns_jinja_opts *
     r.scope = ns_jscope_push(&r, NULL);
     if (!r.scope || bind_variables(&r, vars))
         goto out;
-    /* The template's own variables stand in front of the caller's, which stay what they were for nobody in particular:
-     * one scope would do, but macros and blocks may then not tell the two apart. */
     r.scope = ns_jscope_push(&r, r.scope);
     if (!r.scope || ns_jrun_exec(&r, t->root) || out.failed)
         goto out;

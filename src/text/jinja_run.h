@@ -140,12 +140,22 @@ const ns_jbuiltin *ns_jtest_find(const char *name);
 const ns_jbuiltin *ns_jglobal_find(const char *name);
 const ns_jbuiltin *ns_jmethod_find_str(const char *name);
 const ns_jbuiltin *ns_jmethod_find_box(enum ns_jkind kind, const char *name, bool *mutates);
-ns_jfn ns_jmethod_split, ns_jmethod_rsplit;
+ns_jfn ns_jmethod_startswith, ns_jmethod_endswith, ns_jmethod_find, ns_jmethod_rfind, ns_jmethod_index, ns_jmethod_rindex,
+    ns_jmethod_count, ns_jmethod_removeprefix, ns_jmethod_removesuffix, ns_jmethod_partition, ns_jmethod_rpartition,
+    ns_jmethod_split, ns_jmethod_rsplit;
+
+ns_jfn ns_jfilter_map, ns_jfilter_select, ns_jfilter_reject, ns_jfilter_selectattr, ns_jfilter_rejectattr;
+int ns_jfilter_list(const ns_jlist *l, ns_jval *out); /* -1 when l is NULL */
+/* A generator that will call fn for its list, with the first n_a bound arguments. */
+int ns_jfilter_later(ns_jrun *r, ns_jfn *fn, ns_jval self, const ns_jargs *args, const ns_jval *a, int n_a, ns_jval *out);
+/* "a.b.0": each part looked up as an item; digits are an index. What is undefined on the way becomes dflt, if given. */
+int ns_jval_path(ns_jrun *r, ns_jval v, ns_jval path, ns_jval dflt, ns_jval *out);
 
 /* Shared by string methods and filters. case_op: 'u' upper, 'l' lower, 't' title as str.title, 'T' as the filter, 'c'
  * capitalize, 's' swapcase. */
 const ns_jstr *ns_jstr_case(ns_jrun *r, const ns_jstr *s, char case_op);
-const ns_jstr *ns_jstr_strip(ns_jrun *r, const ns_jstr *s, const ns_jstr *chars, bool left, bool right); /* chars NULL: space */
+/* chars NULL: white space */
+const ns_jstr *ns_jstr_strip(ns_jrun *r, const ns_jstr *s, const ns_jstr *chars, bool left, bool right);
 int ns_jlist_push_sub(ns_jrun *r, ns_jlist *l, const ns_jstr *s, size_t from, size_t to); /* bytes */
 int ns_jstr_splitlines(ns_jrun *r, const ns_jstr *s, bool keep, ns_jlist **out);
 const ns_jstr *ns_jstr_replace(ns_jrun *r, const ns_jstr *s, const ns_jstr *old, const ns_jstr *by, int64_t count);

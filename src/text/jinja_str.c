@@ -41,7 +41,7 @@ const ns_jstr *ns_jstr_sub(ns_jrun *r, const ns_jstr *s, size_t off, size_t n)
 {
     ns_jstr *sub = ns_jrun_alloc(r, sizeof *sub);
     if (sub)
-        *sub = (ns_jstr){ .p = s->p + off, .t = s->t ? s->t + off : NULL, .n = n, .untrusted = s->untrusted, .markup = s->markup };
+        *sub = (ns_jstr){ s->p + off, s->t ? s->t + off : NULL, n, NULL, s->untrusted, s->markup };
     return sub;
 }
 

@@ -44,7 +44,9 @@ const ns_jstr *ns_jstr_case(ns_jrun *r, const ns_jstr *s, char op)
         const char *at = p;
         uint32_t c = ns_jtext_next(&p, end), out[NS_JTEXT_CASE];
         char to = case_of(op, c, at == s->p, &in_word);
-        int n = to == 'u' ? ns_jtext_to_upper(c, out) : to == 't' ? ns_jtext_to_title(c, out) : ns_jtext_to_lower(c, s->p, at, end, out);
+        int n = to == 'u'   ? ns_jtext_to_upper(c, out)
+                : to == 't' ? ns_jtext_to_title(c, out)
+                            : ns_jtext_to_lower(c, s->p, at, end, out);
         for (int i = 0; i < n; i++)
             ns_jbuf_addc(r, &b, out[i], taint_at(s, at));
     }

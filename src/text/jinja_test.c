@@ -239,7 +239,7 @@ TEST(g_range)
     (void)self, (void)args;
     int64_t v[3] = { 0, 0, 1 };
     bool one = a[1].kind == NS_J_MISSING;
-    if (ns_jarg_int(r, a[0], 0, &v[!one ? 0 : 1]) || (!one && ns_jarg_int(r, a[1], 0, &v[1])) || ns_jarg_int(r, a[2], 1, &v[2]))
+    if (ns_jarg_int(r, a[0], 0, &v[one]) || (!one && ns_jarg_int(r, a[1], 0, &v[1])) || ns_jarg_int(r, a[2], 1, &v[2]))
         return -1;
     if (v[2] == 0)
         return ns_jrun_fail(r, NS_EINVAL, "range() step must not be zero");

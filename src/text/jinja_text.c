@@ -167,8 +167,10 @@ int ns_jtext_to_title(uint32_t c, uint32_t out[NS_JTEXT_CASE])
         out[0] = single;
         return 1;
     }
-    for (int i = 1; i < n && c != 0x149; i++) /* iota stays below its letter */
-        out[i] = out[i] == 0x399 && c >= 0x1fb2 && out[n - 1] == 0x399 ? 0x345 : (uint32_t)utf8proc_tolower((utf8proc_int32_t)out[i]);
+    for (int i = 1; i < n && c != 0x149; i++) {
+        bool iota = out[i] == 0x399 && c >= 0x1fb2; /* it stays below its letter */
+        out[i] = iota ? 0x345 : (uint32_t)utf8proc_tolower((utf8proc_int32_t)out[i]);
+    }
     return n;
 }
 

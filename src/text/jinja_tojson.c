@@ -282,7 +282,8 @@ static int read_separators(dumper *d, ns_jval v)
     d->key_sep = &colon;
     if (v.kind == NS_J_MISSING || v.kind == NS_J_NONE)
         return 0;
-    if ((v.kind != NS_J_TUPLE && v.kind != NS_J_LIST) || v.l->n != 2 || v.l->v[0].kind != NS_J_STR || v.l->v[1].kind != NS_J_STR)
+    bool pair = (v.kind == NS_J_TUPLE || v.kind == NS_J_LIST) && v.l->n == 2;
+    if (!pair || v.l->v[0].kind != NS_J_STR || v.l->v[1].kind != NS_J_STR)
         return ns_jrun_fail(d->r, NS_EINVAL, "tojson: separators must be two strings");
     d->item_sep = v.l->v[0].s;
     d->key_sep = v.l->v[1].s;

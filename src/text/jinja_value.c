@@ -61,7 +61,7 @@ bool ns_jval_truth(ns_jval v)
 
 bool ns_jval_callable(ns_jval v)
 {
-    return v.kind == NS_J_MACRO || v.kind == NS_J_FUNC || v.kind == NS_J_METHOD || v.kind == NS_J_UNDEF || v.kind == NS_J_LOOP;
+    return v.kind == NS_J_UNDEF || v.kind >= NS_J_LOOP;
 }
 
 bool ns_jval_has_len(ns_jval v)

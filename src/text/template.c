@@ -105,7 +105,7 @@ int ns_template_render(const ns_template *t, const json_t *vars, const ns_templa
     *out = (ns_prompt){ 0 };
     json_t *all = json_is_object(vars) ? with_defaults(vars) : NULL;
     if (!all) {
-        ns_fail(e, json_is_object(vars) ? NS_ENOMEM : NS_EINVAL, "chat template: the variables are not an object, or memory is out");
+        ns_fail(e, NS_EINVAL, "chat template: the variables are not an object, or memory is out");
         goto out;
     }
     if (ns_jinja_render(t->jinja, all, &jo, &out->text, &taint, e))

@@ -24,7 +24,7 @@ typedef struct ns_template_opts {
     int64_t now;          /* seconds since 1970 for templates that print the date; 0: the clock */
     size_t max_output;    /* bytes of prompt; default 64 MiB */
     size_t max_memory;    /* bytes of values while rendering; default 512 MiB */
-    int64_t max_steps;    /* see ns_jinja_opts; default 10 million */
+    int64_t max_steps;    /* see ns_jinja_opts; default 200 million, some seconds */
 } ns_template_opts;
 
 typedef struct ns_prompt_span {

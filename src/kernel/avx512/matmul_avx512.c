@@ -84,6 +84,32 @@ static void act_pack(ns_dtype w, const float *x, int cols, void *out)
         pack_float(w, x, cols, out);
 }
 
+/* The sums of four accumulators, lane i that of v[i]: a third of the instructions of four separate sums. */
+static inline __attribute__((always_inline)) __m128 reduce4(__m512 v0, __m512 v1, __m512 v2, __m512 v3)
+{
+#define HALF(v) _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))
+    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(HALF(v0), HALF(v1)), _mm256_hadd_ps(HALF(v2), HALF(v3)));
+#undef HALF
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+
+/* o[0..n) (+)= f * the sums of n accumulators of neighbouring rows; n is 4, 2 or 1. */
+static inline __attribute__((always_inline)) void finish(float *o, const __m512 *v, int n, float f, bool add)
+{
+    const __m512 zero = _mm512_setzero_ps();
+    __m128 s = n == 4 ? reduce4(v[0], v[1], v[2], v[3]) : n == 2 ? reduce4(v[0], v[1], zero, zero) : reduce4(v[0], zero, zero, zero);
+    s = _mm_mul_ps(s, _mm_set1_ps(f));
+    __mmask8 k = (__mmask8)((1u << n) - 1);
+    if (add)
+        s = _mm_add_ps(s, _mm_maskz_loadu_ps(k, o));
+    if (n == 4)
+        _mm_storeu_ps(o, s);
+    else if (n == 2)
+        _mm_storel_pi((__m64 *)o, s);
+    else
+        _mm_store_ss(o, s);
+}
+
 /* ---- NVFP4 ---- */
 
 static inline __m512i code_table(void)
@@ -149,7 +175,7 @@ static inline __attribute__((always_inline)) void prefetch_row(const ns_mat *w, 
 
 /* One chunk of `rows` rows against m vectors, decoding on the way. */
 static inline __attribute__((always_inline)) void nvfp4_step(const ns_mat *w, int r, int rows, int c, int left, const char *const *x, int m,
-                                                             __m512i table, __m512 acc[4][4])
+                                                             __m512i table, __m512 acc[4][4] /* [vector][row] */)
 {
     for (int i = 0; i < rows; i++) {
         const uint8_t *p = w->data + (size_t)(r + i) * w->stride + (size_t)c / 2;
@@ -164,7 +190,7 @@ static inline __attribute__((always_inline)) void nvfp4_step(const ns_mat *w, in
             __m512i xv[4];
             for (int j = 0; j < 4; j++)
                 xv[j] = _mm512_loadu_si512(xt + 64 * j);
-            acc[i][t] = dot4(wv, xv, scale, acc[i][t]);
+            acc[t][i] = dot4(wv, xv, scale, acc[t][i]);
         }
     }
 }
@@ -174,19 +200,16 @@ static inline __attribute__((always_inline)) void nvfp4_rows(const ns_mat *w, in
 {
     const __m512i table = code_table();
     __m512 acc[4][4];
-    for (int i = 0; i < rows; i++)
-        for (int t = 0; t < m; t++)
-            acc[i][t] = _mm512_setzero_ps();
+    for (int t = 0; t < m; t++)
+        for (int i = 0; i < rows; i++)
+            acc[t][i] = _mm512_setzero_ps();
     int c = 0;
     for (; c + CHUNK <= w->cols; c += CHUNK)
         nvfp4_step(w, r, rows, c, CHUNK, x, m, table, acc);
     if (c < w->cols)
         nvfp4_step(w, r, rows, c, w->cols - c, x, m, table, acc);
     for (int t = 0; t < m; t++)
-        for (int i = 0; i < rows; i++) {
-            float *o = y + (size_t)t * ldy + (size_t)i;
-            *o = (add ? *o : 0.0f) + _mm512_reduce_add_ps(acc[i][t]) * (w->global_scale * 128.0f * *(const float *)x[t]);
-        }
+        finish(y + (size_t)t * ldy, acc[t], rows, w->global_scale * 128.0f * *(const float *)x[t], add);
 }
 
 /* m (1..4, a constant) vectors against all rows, four rows at a time. */
@@ -227,10 +250,10 @@ static void nvfp4_decode_row(const ns_mat *w, int r, char *out)
 static inline __attribute__((always_inline)) void nvfp4_tile(const char *const *row, int rows, size_t n_chunks, const char *const *x, int m,
                                                              float f, float *y, size_t ldy, bool add)
 {
-    __m512 acc[2][TILE];
-    for (int i = 0; i < rows; i++)
-        for (int t = 0; t < m; t++)
-            acc[i][t] = _mm512_setzero_ps();
+    __m512 acc[TILE][2];
+    for (int t = 0; t < m; t++)
+        for (int i = 0; i < rows; i++)
+            acc[t][i] = _mm512_setzero_ps();
     for (size_t c = 0; c < n_chunks; c++) {
         __m512i wv[2][4];
         __m512 s[2];
@@ -244,14 +267,11 @@ static inline __attribute__((always_inline)) void nvfp4_tile(const char *const *
             for (int j = 0; j < 4; j++)
                 xv[j] = _mm512_loadu_si512(x[t] + HEADER + c * 256 + (size_t)(64 * j));
             for (int i = 0; i < rows; i++)
-                acc[i][t] = dot4(wv[i], xv, s[i], acc[i][t]);
+                acc[t][i] = dot4(wv[i], xv, s[i], acc[t][i]);
         }
     }
     for (int t = 0; t < m; t++)
-        for (int i = 0; i < rows; i++) {
-            float *o = y + (size_t)t * ldy + (size_t)i;
-            *o = (add ? *o : 0.0f) + _mm512_reduce_add_ps(acc[i][t]) * (f * *(const float *)x[t]);
-        }
+        finish(y + (size_t)t * ldy, acc[t], rows, f * *(const float *)x[t], add);
 }
 
 static void nvfp4_tiles(const char *const *row, int rows, size_t n, const char *const *x, int m, float f, float *y, size_t ldy, bool add)
@@ -356,7 +376,7 @@ static inline __attribute__((always_inline)) void float_step(ns_dtype t, const u
     for (int j = 0; j < m; j++) {
         __m512 x0 = _mm512_loadu_ps(x[j] + c * 4), x1 = _mm512_loadu_ps(x[j] + c * 4 + 64);
         for (int i = 0; i < rows; i++)
-            acc[i][j] = _mm512_fmadd_ps(wv[i][1], x1, _mm512_fmadd_ps(wv[i][0], x0, acc[i][j]));
+            acc[j][i] = _mm512_fmadd_ps(wv[i][1], x1, _mm512_fmadd_ps(wv[i][0], x0, acc[j][i]));
     }
 }
 
@@ -364,9 +384,9 @@ static inline __attribute__((always_inline)) void float_rows(ns_dtype t, const n
                                                              size_t ldy, bool add, bool fetch)
 {
     __m512 acc[4][4];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < m; j++)
-            acc[i][j] = _mm512_setzero_ps();
+    for (int j = 0; j < m; j++)
+        for (int i = 0; i < rows; i++)
+            acc[j][i] = _mm512_setzero_ps();
     size_t step = ns_dtype_bits(t) * 4, c = 0, cols = (size_t)w->cols; /* step: bytes of 32 columns */
     const uint8_t *p = w->data + (size_t)r * w->stride;
     for (; c + 32 <= cols; c += 32, p += step) {
@@ -383,10 +403,7 @@ static inline __attribute__((always_inline)) void float_rows(ns_dtype t, const n
     }
     float f = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f);
     for (int j = 0; j < m; j++)
-        for (int i = 0; i < rows; i++) {
-            float *o = y + (size_t)j * ldy + (size_t)i;
-            *o = (add ? *o : 0.0f) + _mm512_reduce_add_ps(acc[i][j]) * f;
-        }
+        finish(y + (size_t)j * ldy, acc[j], rows, f, add);
 }
 
 static inline __attribute__((always_inline)) void float_few(ns_dtype t, const ns_mat *w, int row0, int rows, const char *const *x, int m,
@@ -399,9 +416,12 @@ static inline __attribute__((always_inline)) void float_few(ns_dtype t, const ns
         float_rows(t, w, row0 + r, 1, x, m, y + r, ldy, add, fetch);
 }
 
-/* Vectors outside, rows inside: four vectors stay in the first-level cache while the caller's block of rows comes from the second. */
-static inline __attribute__((always_inline)) void float_matmul(ns_dtype t, const ns_mat *w, int row0, int rows, const char *x, size_t stride,
-                                                               const int *idx, int m, float *y, size_t ldy, bool add)
+/* Columns in blocks, then vectors, then rows: four vectors' share of a block of columns stays in the first-level cache while the
+ * caller's block of rows comes from the second. */
+enum { COLUMNS = 1024 };
+
+static inline __attribute__((always_inline)) void float_block(ns_dtype t, const ns_mat *w, int row0, int rows, const char *x, size_t stride,
+                                                              const int *idx, int m, float *y, size_t ldy, bool add)
 {
     for (int t0 = 0; t0 < m; t0 += 4) {
         const char *xt[4];
@@ -421,6 +441,48 @@ static inline __attribute__((always_inline)) void float_matmul(ns_dtype t, const
         default: float_few(t, w, row0, rows, xt, 1, yt, ldy, add, true); break;
         }
     }
+}
+
+/* Widening FP8 takes longer than the products with four vectors: for many, a block is widened once. */
+static void widen_block(ns_dtype t, const ns_mat *w, int row0, int rows, float *out)
+{
+    size_t step = ns_dtype_bits(t) * 4, cols = (size_t)w->cols;
+    for (int r = 0; r < rows; r++, out += COLUMNS) {
+        const uint8_t *p = w->data + (size_t)(row0 + r) * w->stride;
+        uint8_t tail[128] = { 0 };
+        memcpy(tail, p + cols / 32 * step, ns_dtype_row_bytes(t, cols % 32));
+        for (size_t c = 0; c < cols; c += 32) {
+            __m512 v[2];
+            load32(t, c + 32 <= cols ? p + c / 32 * step : tail, v);
+            _mm512_store_ps(out + c, v[0]);
+            _mm512_store_ps(out + c + 16, v[1]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void float_matmul(ns_dtype t, const ns_mat *w, int row0, int rows, const char *x, size_t stride,
+                                                               const int *idx, int m, float *y, size_t ldy, bool add)
+{
+    enum { WIDE_ROWS = SCRATCH / sizeof(float) / COLUMNS };
+    _Alignas(64) float wide[WIDE_ROWS * COLUMNS];
+    bool widen = m > 4 && (t == NS_F8_E4M3 || t == NS_F16);
+    int step = m > 4 ? COLUMNS : w->cols, block = widen ? WIDE_ROWS : rows;
+    for (int c = 0; c < w->cols; c += step)
+        for (int r = 0; r < rows; r += block) {
+            int n = rows - r < block ? rows - r : block;
+            ns_mat part = *w;
+            part.data += ns_dtype_row_bytes(t, (size_t)c);
+            part.cols = w->cols - c < step ? w->cols - c : step;
+            const char *xc = x + (size_t)c * sizeof(float);
+            if (!widen) {
+                float_block(t, &part, row0 + r, n, xc, stride, idx, m, y + r, ldy, add || c > 0);
+                continue;
+            }
+            widen_block(t, &part, row0 + r, n, wide);
+            ns_mat f32 = { .dtype = NS_F32, .rows = n, .cols = part.cols, .data = (const uint8_t *)wide, .stride = COLUMNS * sizeof(float),
+                           .global_scale = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f) };
+            float_block(NS_F32, &f32, 0, n, xc, stride, idx, m, y + r, ldy, add || c > 0);
+        }
 }
 
 static void matmul(const ns_mat *w, int row0, int rows, const void *x, const int *idx, int m, float *y, size_t ldy, bool add)

@@ -1,0 +1,344 @@
+#!/bin/sh
+# Tests of the nestar command: run.sh PATH-OF-NESTAR. Needs no model: `nestar synth` makes tiny ones.
+# Prints "ok NAME" or "not ok NAME" with what was wrong, and a count; exit status 1 if anything failed.
+[ $# -eq 1 ] || { echo "usage: $0 PATH-OF-NESTAR" >&2; exit 2; }
+case $1 in /*) N=$1 ;; *) N=$PWD/$1 ;; esac
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/nestar-cli.XXXXXX") || exit 2
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+cd "$work" || exit 2
+export NS_CPU=ref NS_THREADS=1 LC_ALL=C
+passed=0 failed=0
+
+ok() { passed=$((passed + 1)); echo "ok $1"; }
+bad() { failed=$((failed + 1)); echo "not ok $1: $2"; sed 's/^/    /' err 2>/dev/null | head -5; }
+
+# want NAME STATUS PATTERN COMMAND..: exit status, and a pattern in what it printed (out and err)
+want() {
+    name=$1 status=$2 pattern=$3
+    shift 3
+    "$@" >out 2>err </dev/null
+    got=$?
+    if [ $got -ne "$status" ]; then bad "$name" "exit status $got, expected $status"
+    elif ! cat out err | grep -q -e "$pattern"; then bad "$name" "no \"$pattern\" in the output"
+    else ok "$name"; fi
+}
+
+# same NAME FILE FILE
+same() { if cmp -s "$2" "$3"; then ok "$1"; else bad "$1" "$2 and $3 differ"; fi; }
+differ() { if cmp -s "$2" "$3"; then bad "$1" "$2 and $3 are equal"; else ok "$1"; fi; }
+# check NAME TEST-EXPRESSION..
+check() { name=$1; shift; if [ "$@" ]; then ok "$name"; else bad "$name" "not: $*"; fi; }
+absent() { if [ -e "$2" ] || [ -e "$2.partial" ]; then bad "$1" "$2 or $2.partial is there"; else ok "$1"; fi; }
+
+# ---------------------------------------------------------------- what the tests work on
+
+mkdir text
+cp "$here/tokenizer.json" text/
+cat >config.json <<'EOF'
+{"architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "torch_dtype": "float32",
+ "hybrid_override_pattern": "MEM*EME-", "num_hidden_layers": 8, "hidden_size": 64, "vocab_size": 288, "intermediate_size": 48,
+ "max_position_embeddings": 1024, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": false, "mamba_num_heads": 8, "mamba_head_dim": 16,
+ "n_groups": 2, "ssm_state_size": 16, "conv_kernel": 4, "chunk_size": 32, "use_conv_bias": true, "use_bias": false,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "attention_bias": false, "mlp_bias": false,
+ "mlp_hidden_act": "relu2", "mamba_hidden_act": "silu", "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1,
+ "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 48, "n_group": 1, "topk_group": 1, "norm_topk_prob": true,
+ "routed_scaling_factor": 2.5, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+EOF
+cat >nest.json <<'EOF'
+{"version": 1, "variants": [{"name": "big"}, {"name": "mid", "cut": {"hidden": 48}},
+ {"name": "small", "cut": {"hidden": 48, "expert_ffn": 16, "mamba_heads": 4}}]}
+EOF
+cat >text/chat_template.jinja <<'EOF'
+{%- if bos_token %}{{ bos_token }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}
+{%- if m.reasoning_content %}{{ '<think>\n' + m.reasoning_content + '\n</think>\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}
+{%- if enable_thinking is not defined or enable_thinking %}{{ '<think>\n' }}{% endif %}{% endif -%}
+EOF
+echo '{"bos_token": "<s>", "eos_token": {"content": "</s>"}}' >text/special_tokens_map.json
+echo '{"temperature": 0.7, "top_p": 0.95}' >text/generation_config.json
+echo 5 40 280 7 99 100 101 17 3 250 44 44 9 >ids
+
+# ---------------------------------------------------------------- the command itself
+
+want "no command" 2 "Usage: nestar" "$N"
+want "help" 0 "slice" "$N" help
+want "version" 0 "^nestar [0-9]" "$N" --version
+want "unknown command" 2 "frobnicate" "$N" frobnicate
+want "help for one command" 0 "Examples:" "$N" help slice
+for c in run chat inspect slice synth score logits tokenize template; do
+    want "$c --help" 0 "  nestar $c " "$N" $c --help
+    want "$c: unknown option" 2 "nestar $c: " "$N" $c --frobnicate
+    want "$c: no argument" 2 "is missing" "$N" $c
+done
+for c in "run -p x" chat inspect "slice --size full -o x" "score --text config.json" "logits --ids-file ids -o x" tokenize template; do
+    set -- $c
+    want "$1: missing checkpoint" 1 "nestar $1: .*nowhere" "$N" $c nowhere
+done
+want "synth: missing config" 1 "nestar synth: .*nowhere.json" "$N" synth nowhere.json -o x
+absent "nothing was left" x
+
+# ---------------------------------------------------------------- synth, inspect
+
+want "synth" 0 "" "$N" synth config.json -o ck --seed 3 --dtype f32 --nest nest.json --text-dir text
+want "synth again" 0 "" "$N" synth config.json -o ck2 --seed 3 --dtype f32 --nest nest.json --text-dir text
+want "synth, another seed" 0 "" "$N" synth config.json -o ck3 --seed 4 --dtype f32
+same "same seed, same bytes" ck/model.safetensors ck2/model.safetensors
+differ "another seed, other bytes" ck/model.safetensors ck3/model.safetensors
+want "synth into an existing folder" 1 "exists already" "$N" synth config.json -o ck
+want "synth, unknown dtype" 1 "nvfp4" "$N" synth config.json -o x --dtype f8
+want "synth, bad seed" 2 "seed" "$N" synth config.json -o x --seed one
+want "synth, one size" 0 "" "$N" synth config.json -o cks --dtype f32 --nest nest.json --size small
+want "synth nvfp4" 0 "" "$N" synth config.json -o q --dtype nvfp4 --seed 5 --nest nest.json --text-dir text
+want "synth in shards" 0 "" "$N" synth config.json -o sh --dtype bf16 --seed 5 --max-shard 100KB
+check "synth made shards" -e sh/model.safetensors.index.json
+want "synth with progress" 0 "synth 100 %" "$N" synth config.json -o p --dtype f32 --progress
+check "no progress without a terminal" ! -s /dev/null
+
+want "inspect" 0 "MEM\*EME-" "$N" inspect ck
+want "inspect lists sizes" 0 "small" "$N" inspect ck
+want "inspect a config" 0 "MEM\*EME-" "$N" inspect config.json
+want "inspect a config with sizes" 0 "small" "$N" inspect config.json --nest nest.json
+want "inspect --verify" 0 "verified" "$N" inspect --verify ck
+want "inspect --verify of a config" 1 "config.json" "$N" inspect --verify config.json
+want "inspect --json" 0 '"variants"' "$N" inspect --json --verify ck
+if command -v python3 >/dev/null 2>&1 && python3 -c '' 2>/dev/null; then
+    want "inspect --json is JSON" 0 "" python3 -m json.tool out
+fi
+want "inspect, bad --context" 2 "context" "$N" inspect --context none ck
+if [ -c /dev/full ]; then
+    "$N" inspect ck >/dev/full 2>err
+    check "full disk" $? -eq 1
+    want "full disk is said" 0 "No space" cat err
+fi
+( "$N" inspect --json ck; echo $? >status ) 2>err | true
+check "closed pipe is quiet" ! -s err
+
+# ---------------------------------------------------------------- slice, logits
+
+for s in small mid full hidden=32,expert_ffn=8 "expert_ffn@4=16,hidden=48" layers=0-3+7; do
+    d=slice-$(echo "$s" | tr -c 'a-z0-9\n' _)
+    want "slice $s" 0 "" "$N" slice ck --size "$s" -o "$d"
+    want "logits of slice $s" 0 "" "$N" logits "$d" --ids-file ids -o a.st
+    want "logits at size $s" 0 "" "$N" logits ck --size "$s" --ids-file ids -o b.st
+    want "logits at size $s, masked" 0 "" "$N" logits ck --size "$s" --masked --ids-file ids -o c.st
+    # the header notes the size, whose name differs: compare the tensors behind it
+    for f in a b c; do tail -c $((13 * 4 + 13 * 288 * 4)) $f.st >$f.bin; done
+    same "view == slice, $s" a.bin b.bin
+    same "mask == view, $s" b.bin c.bin
+    want "logits at size $s, token by token" 0 "" "$N" logits ck --size "$s" --step 1 --ids-file ids -o d.st
+    tail -c $((13 * 4 + 13 * 288 * 4)) d.st >d.bin
+    same "prefill == steps, $s" b.bin d.bin
+done
+want "logits, full" 0 "" "$N" logits ck --ids-file ids -o full.st
+want "logits, --hidden --router" 0 "" "$N" logits ck --ids-file ids --hidden --router -o hidden.st
+want "hidden states are there" 0 "hidden.7" head -c 3000 hidden.st
+want "router picks are there" 0 "router.6.weights" head -c 3000 hidden.st
+echo "[5, 40, 280, 7, 99, 100, 101, 17, 3, 250, 44, 44, 9]" >ids.json
+"$N" logits ck --ids-file - -o stdin.st <ids.json 2>err
+same "ids as JSON, from standard input" full.st stdin.st
+want "id outside the vocabulary" 1 "288" sh -c "echo 5 288 | \"$N\" logits ck --ids-file - -o x"
+want "ids that are none" 1 "entry 1" sh -c "echo 5 x | \"$N\" logits ck --ids-file - -o x"
+want "no ids" 1 "no token ids" sh -c "echo | \"$N\" logits ck --ids-file - -o x"
+want "output in no folder" 1 "no/such/x" "$N" logits ck --ids-file ids -o no/such/x
+absent "no half-written output" x
+want "unknown size lists the sizes" 1 "full (big), mid, small" "$N" slice ck --size huge -o x
+want "unknown axis" 1 "width" "$N" slice ck --size width=3 -o x
+want "too wide" 1 "hidden" "$N" slice ck --size hidden=65 -o x
+want "heads that do not divide" 1 "mamba_heads" "$N" slice ck --size mamba_heads=5 -o x
+want "a cut through a block" 1 "nearest are 16 and 32" "$N" slice q --size expert_ffn=20 -o x
+want "a cut through a block, at run time" 1 "nearest are 16 and 32" "$N" logits q --size expert_ffn=20 --ids-file ids -o x
+want "slice without a size" 2 "\-\-size" "$N" slice ck -o x
+want "slice into an existing folder" 1 "exists already" "$N" slice ck --size small -o ck2
+want "slice, bad --max-shard" 2 "max-shard" "$N" slice ck --size small -o x --max-shard many
+absent "refused slices leave nothing" x
+want "slice nvfp4" 0 "" "$N" slice q --size small -o qs --max-shard 30KB
+want "logits of the nvfp4 slice" 0 "" "$N" logits qs --ids-file ids -o a.st
+want "logits of nvfp4 at that size" 0 "" "$N" logits q --size small --ids-file ids -o b.st
+for f in a b; do tail -c $((13 * 4 + 13 * 288 * 4)) $f.st >$f.bin; done
+same "view == slice, nvfp4" a.bin b.bin
+check "the slice has shards" -e qs/model.safetensors.index.json
+
+# ---------------------------------------------------------------- broken checkpoints
+
+cp -r sh broken
+shard=$(ls broken | grep safetensors | grep -v index | head -1)
+dd if=sh/"$shard" of=broken/"$shard" bs=1000 count=20 2>/dev/null
+want "truncated shard" 1 "$shard" "$N" inspect broken
+cp sh/"$shard" broken/"$shard"
+rm broken/"$(ls broken | grep safetensors | grep -v index | tail -1)"
+want "missing shard" 1 "model-0" "$N" run broken --raw -p x
+cp -r ck badconfig
+sed 's/"hidden_size": 64/"hidden_size": 80/' config.json >badconfig/config.json
+want "shapes that do not fit" 1 "shape" "$N" inspect badconfig
+echo '{' >badconfig/config.json
+want "config that is no JSON" 1 "config.json.*JSON" "$N" inspect badconfig
+echo '{"version": 1, "variants": [{"name": "x", "cut": {"width": 1}}]}' >badnest.json
+want "bad nest.json" 1 "badnest.json.*width" "$N" inspect ck --nest badnest.json
+
+# ---------------------------------------------------------------- run
+
+want "run" 0 "prefill [0-9]* tokens at .* decode 8 at .*size full" "$N" run ck -p "hello" -n 9 --ignore-eos --seed 1
+check "run prints text" -s out
+"$N" run ck --raw -p "hello the" -n 30 --seed 7 >a 2>err
+"$N" run ck --raw -p "hello the" -n 30 --seed 7 >b 2>err
+"$N" run ck --raw -p "hello the" -n 30 --seed 8 >c 2>err
+"$N" run ck --raw -p "hello the" -n 30 --seed 7 --threads 2 --load huge >d 2>err
+same "same seed, same text" a b
+differ "another seed, another text" a c
+same "same text from any number of threads" a d
+printf 'hello the' | "$N" run ck --raw -n 30 --seed 7 >b 2>err
+same "prompt from standard input" a b
+"$N" tokenize ck >ids.run <<EOF
+hello
+EOF
+"$N" run ck --ids-file ids.run -n 9 --temp 0 >a 2>err
+printf 'hello\n' | "$N" run ck --raw -n 9 --temp 0 >b 2>err
+same "prompt as ids" a b
+want "run --json" 0 '"reason": "length"' "$N" run ck -p hello -n 5 --ignore-eos --seed 1 --json
+want "run --json, the seed" 0 '"seed": 1' cat out
+if command -v python3 >/dev/null 2>&1 && python3 -c '' 2>/dev/null; then
+    want "run --json is JSON" 0 "" python3 -m json.tool out
+fi
+want "run at a size" 0 "size small" "$N" run ck --size small -p hello -n 5 --ignore-eos --seed 1
+want "run --sizes" 0 "sizes small 5 + full 7, 1 switch in" "$N" run ck --sizes small:5,full -p hello -n 12 --ignore-eos --seed 1
+want "run --sizes, three" 0 "sizes mid 2 + hidden=32,expert_ffn=8 3 + full 4, 2 switches" \
+    "$N" run ck --sizes mid:2,hidden=32,expert_ffn=8:3,full -p hello -n 9 --ignore-eos --seed 1
+want "run --handover cache" 0 "sizes mid 5 + full 7" "$N" run ck --sizes mid:5,full --handover cache -p hello -n 12 --ignore-eos --seed 1
+want "run --handover cache, other shapes" 1 "handover prefill" "$N" run ck --sizes small:5,full --handover cache -p hello -n 12 --ignore-eos --seed 1
+# a switch with prefill is exact: the second half is what full says about the first
+"$N" run ck --sizes small:5,full --handover prefill --raw -p hello -n 12 --temp 0 --ignore-eos --json 2>err | sed -n '/"ids"/,/]/p' | tr -dc '0-9\n' | grep . >both
+head -5 both >first
+"$N" tokenize ck >ids.prefix <<EOF
+EOF
+printf hello | "$N" tokenize ck | tr ' ' '\n' | cat - first >ids.prefix
+"$N" run ck --ids-file ids.prefix -n 7 --temp 0 --ignore-eos --json 2>err | sed -n '/"ids"/,/]/p' | tr -dc '0-9\n' | grep . >second
+cat first second >joined
+same "a switch with prefill is exact" both joined
+want "run --fit" 0 "size full" "$N" run ck --fit 1GiB -p hello -n 2 --ignore-eos
+want "run --fit, nothing fits" 1 "no size fits" "$N" run ck --fit 1KB -p hello -n 2
+want "run --fit, no number" 2 "fit" "$N" run ck --fit much -p hello
+want "run, two sizes" 2 "only one of" "$N" run ck --fit 1GB --size small -p hello
+want "run, unknown size" 1 "full (big), mid, small" "$N" run ck --size huge -p hello
+want "run, bad --temp" 2 "temp" "$N" run ck --temp hot -p hello
+want "run, bad --top-p" 2 "top-p" "$N" run ck --top-p 1.5 -p hello
+want "run, bad --handover" 2 "handover" "$N" run ck --handover now -p hello
+want "run, bad --load" 2 "load" "$N" run ck --load fast -p hello
+want "run without a tokenizer" 1 "tokenizer.json" "$N" run ck3 --raw -p hello -n 3
+want "run without a template" 1 "chat_template.jinja" "$N" run ck3 -p hello -n 3
+want "ids without a tokenizer" 0 "^[0-9]* [0-9]* [0-9]*$" "$N" run ck3 --ids-file ids -n 3 --ignore-eos
+want "run, the context is full" 0 '"reason": "context"' "$N" run ck --raw -p hello --context 20 --ignore-eos --json
+want "run, prompt over the context" 1 "context of 3" "$N" run ck --raw -p "hello hello hello" --context 3
+"$N" run ck --raw -p hello -n 40 --seed 3 --ignore-eos >long 2>err
+stop=$(tr -dc 'a-zA-Z' <long | cut -c 3)
+if [ -n "$stop" ]; then
+    want "run --stop" 0 '"reason": "stop_string"' "$N" run ck --raw -p hello -n 40 --seed 3 --ignore-eos --stop "$stop" --stop never --json
+    "$N" run ck --raw -p hello -n 40 --seed 3 --ignore-eos --stop "$stop" >cut 2>err
+    if grep -q "$stop" cut; then bad "run --stop cuts" "\"$stop\" is in the text"; else ok "run --stop cuts"; fi
+fi
+"$N" run ck --raw -p "hello the" -n 20 --temp 0 --ignore-eos >whole 2>err
+"$N" run ck --raw -p "hello the" -n 8 --temp 0 --ignore-eos --save-state st >half 2>err
+"$N" run ck --raw --load-state st -n 12 --temp 0 --ignore-eos >rest 2>err </dev/null
+# halves end in a newline of their own, and may part a character: compare ids
+idlist() { sed -n '/"ids"/,/]/p' "$1" | tr -dc '0-9\n' | grep .; }
+"$N" run ck --raw -p "hello the" -n 20 --temp 0 --ignore-eos --json >whole 2>err
+"$N" run ck --raw -p "hello the" -n 8 --temp 0 --ignore-eos --save-state st --json >half 2>err
+"$N" run ck --raw --load-state st -n 12 --temp 0 --ignore-eos --json >rest 2>err </dev/null
+idlist whole >a
+{ idlist half; idlist rest; } >b
+same "a saved state goes on as if nothing had been" a b
+want "a state of another shape" 1 "st" "$N" run ck --size small --raw --load-state st -n 3
+want "a state that is none" 1 "config.json" "$N" run ck --raw --load-state config.json -n 3
+want "a missing state" 1 "nowhere" "$N" run ck --raw --load-state nowhere -n 3
+want "an unwritable state" 1 "no/such/st" "$N" run ck --raw -p hello -n 3 --save-state no/such/st
+absent "no half-written state" no
+if [ -c /dev/full ]; then
+    "$N" run ck --raw -p hello -n 5 >/dev/full 2>err
+    check "run to a full disk" $? -eq 1
+fi
+( "$N" run ck --raw -p hello -n 900 --ignore-eos --seed 1; echo $? >status ) 2>err | head -c 1 >/dev/null
+check "run to a closed pipe ends" "$(cat status)" -eq 0
+check "run to a closed pipe is quiet" ! -s err
+( trap - INT; exec "$N" run ck --raw -p hello --ignore-eos --context 100000 --seed 1 ) >out 2>err &
+pid=$!
+sleep 0.5
+kill -INT $pid 2>/dev/null
+wait $pid
+status=$?
+# an asynchronous job of a shell without job control ignores SIGINT; then it runs to the end of the context
+if [ $status -eq 130 ]; then want "Ctrl-C ends an answer cleanly" 0 "decode" cat err
+else kill -9 $pid 2>/dev/null; echo "skip Ctrl-C (status $status)"; fi
+
+# ---------------------------------------------------------------- chat
+
+printf 'hello\n/size small\n/sizes\n/think off\nsecond \\\nline\n/save conv\n/bogus\n/size huge\n/reset\n/load conv\n/help\n//slash\n/quit\nnever\n' |
+    "$N" chat ck --system "Be brief." -n 6 --temp 0 >out 2>err
+check "chat" $? -eq 0
+cp err chat.err
+cp out chat.out
+want "chat: /size" 0 "size small" cat chat.out
+want "chat: /sizes" 0 "\* small" cat chat.out
+want "chat: /help" 0 "/reset" cat chat.out
+want "chat: /load" 0 "loaded conv, 5 messages" cat chat.out
+want "chat: unknown command" 0 "no command /bogus" cat chat.err
+want "chat: unknown size" 0 "full (big), mid, small" cat chat.err
+want "chat: system message saved" 0 '"Be brief."' cat conv
+want "chat: continued line" 0 'second \\nline' cat conv
+want "chat: the thought is apart" 0 '"reasoning_content"' cat conv
+want "chat without a template" 1 "chat template" "$N" chat ck3
+printf 'one\ntwo\n' | "$N" chat ck -n 6 --temp 0 --no-think >a 2>err
+printf 'one\n/save c1\n' | "$N" chat ck -n 6 --temp 0 --no-think >b 2>err
+printf '/load c1\ntwo\n' | "$N" chat ck -n 6 --temp 0 --no-think >c 2>err
+{ sed '/^saved /d' b; sed '/^loaded /d' c; } >joined
+same "chat: a saved conversation goes on" a joined
+
+# ---------------------------------------------------------------- tokenize, template, score
+
+printf 'hello the <|im_end|> on' >t
+"$N" tokenize ck <t >a 2>err
+"$N" tokenize --plain ck/tokenizer.json <t >b 2>err
+want "tokenize finds special tokens" 0 "\b4\b" cat a
+differ "tokenize --plain does not" a b
+"$N" tokenize --decode ck <a >back 2>err
+same "decode gives the text" t back
+"$N" tokenize --decode ck <b >back 2>err
+same "decode gives the plain text" t back
+head -c 3000 /dev/urandom >noise
+"$N" tokenize ck <noise 2>err | "$N" tokenize --decode ck >back 2>>err
+same "any bytes survive" noise back
+printf '{"text": "hello the"}\n\n{"text": 3}\nnonsense\n' | "$N" tokenize --jsonl ck >out 2>err
+check "tokenize --jsonl answers every line" "$(grep -c . out)" -eq 3
+want "tokenize --jsonl: ids" 0 '^{"ids": \[271, 269\]}' cat out
+want "tokenize --jsonl: errors" 0 '"error": ".*line 4' cat out
+echo '{"ids": [271, 269]}' | "$N" tokenize --jsonl --decode ck >out 2>err
+want "tokenize --jsonl --decode" 0 '{"text": "hello the"}' cat out
+want "decode of an id not in use" 1 "280" sh -c "echo 280 | \"$N\" tokenize --decode ck"
+want "a tokenizer that is none" 1 "config.json" "$N" tokenize config.json
+echo '{"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}' >conv.json
+printf '<s><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n' >expected
+"$N" template ck <conv.json >out 2>err
+same "template with the checkpoint's tokens" expected out
+printf '<|im_start|>user\nHi<|im_end|>\n' >expected
+echo '{"messages": [{"role": "user", "content": "Hi"}]}' | "$N" template text/chat_template.jinja >out 2>err
+same "template alone" expected out
+printf '{"messages": [{"role": "user", "content": "Hi"}], "kwargs": {"bos_token": "B"}}\n{"messages": 3}\n' | "$N" template --jsonl ck >out 2>err
+want "template --jsonl" 0 '^{"prompt": "B<|im_start|>user' cat out
+want "template --jsonl: errors" 0 '^{"error": ' cat out
+want "template: not JSON" 1 "JSON" "$N" template ck
+echo '{% frobnicate %}' >bad.jinja
+want "template: unknown tag" 1 "bad.jinja.*frobnicate" sh -c "echo '{}' | \"$N\" template bad.jinja"
+
+cat config.json nest.json >book
+want "score" 0 "^small  *[0-9]" "$N" score ck --text book --size full --size small --context 128
+want "score --json" 0 '"perplexity"' "$N" score ck --text book --json --limit 200
+"$N" score ck --text book --json --limit 200 --context 200 2>err | grep nll >a
+"$N" score ck --text book --json --limit 200 --context 1000 2>err | grep nll >b
+same "score: one window is one window" a b
+want "score, empty text" 1 "at least two" "$N" score ck --text /dev/null
+want "score, stride over context" 2 "stride" "$N" score ck --text book --context 10 --stride 11
+want "score, missing text" 1 "nobook" "$N" score ck --text nobook
+want "score without a tokenizer" 1 "tokenizer.json" "$N" score ck3 --text book
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
