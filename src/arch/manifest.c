@@ -41,9 +41,6 @@ bool ns_weight_exists(const ns_arch *a, int layer, ns_role r)
     case NS_W_LATENT_IN_BIAS:
     case NS_W_LATENT_OUT_BIAS:
         return a->latent_size > 0 && a->mlp_bias;
-    case NS_W_EXPERT_UP_BIAS:
-    case NS_W_EXPERT_DOWN_BIAS:
-        return false; /* mlp_bias does not reach the routed experts: transformers has none there */
     case NS_W_SHARED_UP:
     case NS_W_SHARED_DOWN:
         return l->width[NS_AXIS_SHARED_FFN] > 0;
@@ -179,7 +176,7 @@ static int each_expert(const ns_arch *a, int layer, ns_weight_fn *fn, void *ctx)
 {
     int n = a->layers[layer].width[NS_AXIS_EXPERTS], rc = 0;
     for (int x = 0; x < n && rc == 0; x++)
-        for (int r = NS_W_EXPERT_UP; r <= NS_W_EXPERT_DOWN_BIAS && rc == 0; r++)
+        for (int r = NS_W_EXPERT_UP; r <= NS_W_EXPERT_DOWN && rc == 0; r++)
             if (ns_weight_exists(a, layer, (ns_role)r))
                 rc = fn(ctx, layer, (ns_role)r, x);
     return rc;
@@ -193,7 +190,7 @@ int ns_manifest_each(const ns_arch *a, ns_weight_fn *fn, void *ctx)
         if (rc == 0 && a->layers[i].kind == NS_LAYER_MOE)
             rc = each_expert(a, i, fn, ctx);
         if (rc == 0)
-            rc = each_level(a, i, NS_W_EXPERT_DOWN_BIAS + 1, NS_W_COUNT, fn, ctx);
+            rc = each_level(a, i, NS_W_EXPERT_DOWN + 1, NS_W_COUNT, fn, ctx);
     }
     return rc == 0 ? each_level(a, -1, NS_W_NORM, NS_W_COUNT, fn, ctx) : rc;
 }

@@ -72,9 +72,7 @@ typedef enum ns_dim_id {
     X(LATENT_IN, "E", "mixer.fc1_latent_proj.weight", 0, 1, 2, LATENT, HIDDEN, ONE)                       \
     X(LATENT_IN_BIAS, "E", "mixer.fc1_latent_proj.bias", 0, 0, 1, LATENT, ONE, ONE)                       \
     X(EXPERT_UP, "E", "mixer.experts.%d.up_proj.weight", 1, 1, 2, EXPERT_FFN, EXPERT_IO, ONE)             \
-    X(EXPERT_UP_BIAS, "E", "mixer.experts.%d.up_proj.bias", 1, 0, 1, EXPERT_FFN, ONE, ONE)                \
     X(EXPERT_DOWN, "E", "mixer.experts.%d.down_proj.weight", 1, 1, 2, EXPERT_IO, EXPERT_FFN, ONE)         \
-    X(EXPERT_DOWN_BIAS, "E", "mixer.experts.%d.down_proj.bias", 1, 0, 1, EXPERT_IO, ONE, ONE)             \
     X(LATENT_OUT, "E", "mixer.fc2_latent_proj.weight", 0, 1, 2, HIDDEN, LATENT, ONE)                      \
     X(LATENT_OUT_BIAS, "E", "mixer.fc2_latent_proj.bias", 0, 0, 1, HIDDEN, ONE, ONE)                      \
     X(SHARED_UP, "E", "mixer.shared_experts.up_proj.weight", 0, 1, 2, SHARED_FFN, HIDDEN, ONE)            \

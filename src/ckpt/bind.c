@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 
-enum { NAME_CAP = 256, EXPERT_ROLES = NS_W_EXPERT_DOWN_BIAS - NS_W_EXPERT_UP + 1 };
+enum { NAME_CAP = 256, EXPERT_ROLES = NS_W_EXPERT_DOWN - NS_W_EXPERT_UP + 1 };
 
 /* One weight on its way in. */
 typedef struct binder {
@@ -24,8 +24,8 @@ typedef struct binder {
     ns_err *e;
 } binder;
 
-/* Layout of a row: one slot per role, then those of the per-expert roles, role by role. EXPERT_UP, EXPERT_UP_BIAS, EXPERT_DOWN
- * and EXPERT_DOWN_BIAS are neighbours in the manifest. */
+/* Layout of a row: one slot per role, then those of the per-expert roles, role by role. EXPERT_UP and EXPERT_DOWN are
+ * neighbours in the manifest. */
 static int layer_experts(const ns_ckpt *c, int layer)
 {
     return layer < 0 ? 0 : c->arch->layers[layer].width[NS_AXIS_EXPERTS];
@@ -351,7 +351,15 @@ static bool ignored(const char *name)
     return strncmp(name, "mtp.", 4) == 0 || strstr(name, ".mtp.");
 }
 
-static void log_unknown(const ns_ckpt *c)
+/* A weight inside a layer that the manifest lacks (biases of routed experts, say): what it would add cannot be left out. */
+static bool matters(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return (strncmp(name, "backbone.layers.", 16) == 0 || strncmp(name, "model.layers.", 13) == 0) &&
+           (strcmp(dot, ".weight") == 0 || strcmp(dot, ".bias") == 0);
+}
+
+static int check_unknown(const ns_ckpt *c, ns_err *e)
 {
     enum { SHOWN = 6 };
     size_t n = 0;
@@ -360,12 +368,18 @@ static void log_unknown(const ns_ckpt *c)
         const ns_tensor *t = ns_store_at(c->store, i);
         if (ignored(t->name) || bsearch(&t, c->used, c->n_used, sizeof *c->used, by_address))
             continue;
+        if (matters(t->name)) {
+            ns_buf_release(&list);
+            return ns_fail(e, NS_EUNSUPPORTED, "%s: tensor %s: the architecture has no such weight, and computing without it would be wrong",
+                           c->dir, t->name);
+        }
         if (n++ < SHOWN)
             ns_buf_addf(&list, "%s%s", n > 1 ? ", " : "", t->name);
     }
     if (n && !list.failed)
         ns_log("%s: ignoring %zu tensors that the architecture does not know: %s%s", c->dir, n, list.data, n > SHOWN ? ", .." : "");
     ns_buf_release(&list);
+    return 0;
 }
 
 int ns_ckpt_bind(ns_ckpt *c, ns_err *e)
@@ -378,6 +392,5 @@ int ns_ckpt_bind(ns_ckpt *c, ns_err *e)
         return ns_fail(e, NS_ENOMEM, "%s: out of memory", c->dir);
     ns_manifest_each(c->arch, collect, c);
     qsort(c->used, c->n_used, sizeof *c->used, by_address);
-    log_unknown(c);
-    return 0;
+    return check_unknown(c, e);
 }

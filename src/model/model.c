@@ -38,21 +38,6 @@ static int widen_conv(ns_model *m, int layer, float **out, ns_err *e)
     return 0;
 }
 
-static int widen_experts(ns_model *m, int layer, ns_role r, float ***out, ns_err *e)
-{
-    *out = NULL;
-    if (!ns_weight_exists(m->arch, layer, r))
-        return 0;
-    int n = m->arch->layers[layer].width[NS_AXIS_EXPERTS];
-    *out = ns_arena_array(&m->arena, (size_t)n, sizeof **out);
-    if (!*out)
-        return ns_fail(e, NS_ENOMEM, "binding the model: out of memory");
-    for (int i = 0; i < n; i++)
-        if (widen(m, layer, r, i, &(*out)[i], e) != 0)
-            return -1;
-    return 0;
-}
-
 static int widen_layer(ns_model *m, int layer, ns_err *e)
 {
     ns_vectors *v = &m->vec[layer];
@@ -85,10 +70,7 @@ static int widen_layer(ns_model *m, int layer, ns_err *e)
         v->a[h] = -expf(v->a[h]);
     if (ns_weight_exists(m->arch, layer, NS_W_CONV) && widen_conv(m, layer, &v->conv_w, e) != 0)
         return -1;
-    return widen_experts(m, layer, NS_W_EXPERT_UP_BIAS, &v->expert_up_bias, e) == 0 &&
-                   widen_experts(m, layer, NS_W_EXPERT_DOWN_BIAS, &v->expert_down_bias, e) == 0
-               ? 0
-               : -1;
+    return 0;
 }
 
 int ns_model_init(ns_model *m, const ns_ckpt *c, const ns_ops *ops, ns_pool *pool, ns_err *e)

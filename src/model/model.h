@@ -22,7 +22,6 @@ typedef struct ns_vectors {
     float *q_bias, *k_bias, *v_bias, *o_bias;
     float *correction;                               /* [experts] */
     float *latent_in_bias, *latent_out_bias, *shared_up_bias, *shared_down_bias, *up_bias, *down_bias;
-    float **expert_up_bias, **expert_down_bias;      /* [experts], or NULL */
 } ns_vectors;
 
 typedef struct ns_model {

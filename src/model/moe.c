@@ -166,12 +166,10 @@ static void run_experts(struct moe *m, bool up, ns_acts *in, ns_acts *shared_in,
         int rows = m->start[e + 1] - m->start[e], full = live_expert(pl, e);
         if (rows == 0)
             continue;
-        float **bias = up ? pl->vec.expert_up_bias : pl->vec.expert_down_bias;
         p[n] = (ns_product){ .w = mat_of(st, m->layer, up ? NS_W_EXPERT_UP : NS_W_EXPERT_DOWN, full),
                              .n_rows = up ? pl->ffn : m->io,
                              .x = in,
-                             .m = rows,
-                             .bias = bias ? bias[full] : NULL };
+                             .m = rows };
         p[n].idx = (up ? m->token : m->order) + m->start[e];
         p[n].ldy = (size_t)p[n].n_rows;
         p[n].y = (up ? m->mid : m->down) + (size_t)m->start[e] * p[n].ldy;
