@@ -3,6 +3,7 @@
 #ifndef NS_CLI_CMD_H
 #define NS_CLI_CMD_H
 
+int ns_cmd_bench(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
 int ns_cmd_inspect(int argc, char **argv);
 int ns_cmd_logits(int argc, char **argv);

@@ -171,6 +171,17 @@ void ns_mark_free(ns_mark *m)
 
 static const char magic[8] = "NSSTATE1";
 
+/* Floats that go into the file: a layer that was dropped when the cache went over to a smaller size still has memory, but no part. */
+static size_t conv_saved(const ns_state *s, int layer)
+{
+    return s->cut.layer[layer].keep ? s->layer[layer].conv_len : 0;
+}
+
+static size_t ssm_saved(const ns_state *s, int layer)
+{
+    return s->cut.layer[layer].keep ? s->layer[layer].ssm_len : 0;
+}
+
 static void header(const ns_state *s, ns_buf *b)
 {
     uint32_t h[5] = { (uint32_t)s->arch->n_layers, (uint32_t)s->len, (uint32_t)s->arch->n_kv_heads, (uint32_t)s->arch->head_dim,
@@ -178,7 +189,7 @@ static void header(const ns_state *s, ns_buf *b)
     ns_buf_add(b, magic, sizeof magic);
     ns_buf_add(b, h, sizeof h);
     for (int i = 0; i < s->arch->n_layers; i++) {
-        uint64_t n[2] = { s->layer[i].conv_len, s->layer[i].ssm_len };
+        uint64_t n[2] = { conv_saved(s, i), ssm_saved(s, i) };
         ns_buf_addc(b, s->cut.layer[i].keep ? s->arch->layers[i].kind : '.');
         ns_buf_add(b, n, sizeof n);
     }
@@ -213,9 +224,9 @@ int ns_state_save_with(const ns_state *s, const int *ids, const void *extra, siz
             for (int g = 0; rc == 0 && g < s->arch->n_kv_heads; g++)
                 rc = ns_outfile_write(&o, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * hd, len * hd * sizeof(float), e);
         if (rc == 0)
-            rc = ns_outfile_write(&o, l->conv, l->conv_len * sizeof(float), e);
+            rc = ns_outfile_write(&o, l->conv, conv_saved(s, i) * sizeof(float), e);
         if (rc == 0)
-            rc = ns_outfile_write(&o, l->ssm, l->ssm_len * sizeof(float), e);
+            rc = ns_outfile_write(&o, l->ssm, ssm_saved(s, i) * sizeof(float), e);
     }
     uint64_t tail = n;
     if (rc == 0)
@@ -255,7 +266,7 @@ static int load_layers(ns_state *s, const ns_map *m, size_t *at, size_t len)
             for (int g = 0; g < s->arch->n_kv_heads; g++)
                 if (!take_into(m, at, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * hd, len * hd * sizeof(float)))
                     return -1;
-        if (!take_into(m, at, l->conv, l->conv_len * sizeof(float)) || !take_into(m, at, l->ssm, l->ssm_len * sizeof(float)))
+        if (!take_into(m, at, l->conv, conv_saved(s, i) * sizeof(float)) || !take_into(m, at, l->ssm, ssm_saved(s, i) * sizeof(float)))
             return -1;
     }
     return 0;

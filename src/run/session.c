@@ -28,6 +28,7 @@ struct ns_session {
     int n;
     float *logits;   /* [vocab], of token n - 1 when has_logits */
     bool has_logits;
+    bool mixed;      /* some of the state may be another size's: handed over, or loaded */
     struct mark *marks;
     int n_marks, auto_mark; /* index of sync's own mark, or -1 */
     ns_stats stats;
@@ -303,6 +304,7 @@ static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
     s->plan = plan;
     drop_marks(s, 0);
     if (compute(s, n, e) == 0) {
+        s->mixed = false;
         ns_state_free(old);
         ns_plan_free(old_plan);
         return 0;
@@ -324,7 +326,7 @@ int ns_session_resize(ns_session *s, const char *size, enum ns_handover how, ns_
     int rc = -1;
     if (ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e) != 0)
         goto done;
-    if (ns_cut_equal(&cut, &s->plan->cut)) {
+    if (ns_cut_equal(&cut, &s->plan->cut) && !(s->mixed && how == NS_HANDOVER_PREFILL)) {
         rc = 0;
         goto done;
     }
@@ -339,6 +341,7 @@ int ns_session_resize(ns_session *s, const char *size, enum ns_handover how, ns_
     } else if ((rc = ns_state_adopt(s->state, &cut, e)) == 0) {
         ns_plan_free(s->plan);
         s->plan = plan;
+        s->mixed = true;
         plan = NULL;
     }
     if (rc == 0) {
@@ -400,6 +403,7 @@ int ns_session_load(ns_session *s, const char *path, ns_err *e)
     drop_marks(s, 0);
     s->n = 0;
     s->has_logits = false;
+    s->mixed = true;
     ns_state_reset(s->state);
     int rc = ns_state_load_with(s->state, path, &ids, &extra, &n, e), len = s->state->len;
     if (rc == 0)
