@@ -5,7 +5,8 @@ nestar=$1 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
 printable() { LC_ALL=C tr -cd '[:print:]\n'; } # random weights speak in random bytes
 
-say() { printf '\n\033[1m%s\033[0m\n' "$1"; }
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold= plain=; fi
+say() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
 show() { printf '$ nestar'; printf ' %s' "$@"; printf '\n'; }
 
 cat <<'END'
@@ -22,13 +23,14 @@ show inspect "$out"
 
 say "2. The same files, run at two of the sizes"
 for size in full small; do
-    show run "$out" --size $size -n 400 -p "'Hello!'"
-    "$nestar" run "$out" --size $size -n 400 --seed 7 -p 'Hello!' | printable
+    show run "$out" --size $size -n 200 --ignore-eos -p "'Hello!'"
+    "$nestar" run "$out" --size $size -n 200 --ignore-eos --seed 1 -p 'Hello!' | printable
+    echo
 done
 
-say "3. A change of size in the middle of an answer: the first 150 tokens at small, the rest at full, one cache"
-show run "$out" --sizes small:150,full -n 400 -p "'Hello!'"
-"$nestar" run "$out" --sizes small:150,full -n 400 --seed 7 -p 'Hello!' | printable
+say "3. A change of size in the middle of an answer: the first 100 tokens at small, the rest at full, one cache"
+show run "$out" --sizes small:100,full -n 200 --ignore-eos -p "'Hello!'"
+"$nestar" run "$out" --sizes small:100,full -n 200 --ignore-eos --seed 1 -p 'Hello!' | printable
 
 say "4. One size written out as an ordinary checkpoint of its own"
 show slice "$out" --size small -o "$out-small"

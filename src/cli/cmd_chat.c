@@ -100,18 +100,17 @@ static json_t *assistant_message(const ns_buf *text, bool thinking)
                      "reasoning_content", json_stringn(from, (size_t)(to - from)));
 }
 
-/* Reads the prompt. An interrupt that came after the last answer's last token still counts as a cancel of this call: once more. */
+static int sync_once(chat *c, const ns_ids *ids, ns_err *e)
+{
+    *e = (ns_err){ 0 };
+    return ns_session_resize(c->s, c->answer.phase[0].size, c->answer.handover, e) == 0 ? ns_session_sync(c->s, ids->data, ids->len, e) : -1;
+}
+
+/* Reads the prompt. A Ctrl-C that came behind the last token of an answer is still in the session and cancels this: then once more. */
 static int sync_prompt(chat *c, const ns_ids *ids, ns_err *e)
 {
-    int rc = ns_session_resize(c->s, c->answer.phase[0].size, c->answer.handover, e);
-    for (int i = 0; rc == 0 && i < 2; i++) {
-        *e = (ns_err){ 0 };
-        rc = ns_session_sync(c->s, ids->data, ids->len, e);
-        if (rc == 0 || e->code != NS_ECANCELLED || ns_cli_interrupted())
-            break;
-        rc = i == 0 ? 0 : -1;
-    }
-    return rc;
+    int rc = sync_once(c, ids, e);
+    return rc != 0 && e->code == NS_ECANCELLED && !ns_cli_interrupted() ? sync_once(c, ids, e) : rc;
 }
 
 static int respond(chat *c, const ns_ids *ids, bool thinking, ns_err *e)

@@ -59,8 +59,8 @@ uint64_t ns_cli_u64(struct argp_state *s, const char *option, const char *arg)
     char *end;
     errno = 0;
     unsigned long long v = strtoull(arg, &end, 10);
-    if (*arg < '0' || *arg > '9' || *end || errno == ERANGE)
-        argp_error(s, "%s: \"%s\" is not a whole number in 0..%llu", option, arg, ULLONG_MAX);
+    if (*arg < '0' || *arg > '9' || *end || errno == ERANGE || v > INT64_MAX) /* what JSON reports can hold */
+        argp_error(s, "%s: \"%s\" is not a whole number in 0..%lld", option, arg, (long long)INT64_MAX);
     return v;
 }
 
@@ -263,8 +263,10 @@ void ns_cli_progress_update(void *progress, size_t done, size_t total)
     if (!p->on || (done < total && now - p->last < (p->tty ? 0.1 : 1.0)))
         return;
     p->last = now;
-    fprintf(stderr, "%s%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s%s", p->tty ? "\r" : "", p->what, total ? 100.0 * (double)done / (double)total : 100.0,
-            (double)done / 1e9, (double)total / 1e9, seconds > 0 ? (double)done / 1e6 / seconds : 0.0, p->tty ? "\033[K" : "\n");
+    double unit = total < 1000000000 ? 1e6 : 1e9;
+    fprintf(stderr, "%s%s %3.0f %%  %.2f of %.2f %s  %.0f MB/s%s", p->tty ? "\r" : "", p->what, total ? 100.0 * (double)done / (double)total : 100.0,
+            (double)done / unit, (double)total / unit, unit < 1e9 ? "MB" : "GB", seconds > 0 ? (double)done / 1e6 / seconds : 0.0,
+            p->tty ? "\033[K" : "\n");
 }
 
 void ns_cli_progress_end(ns_cli_progress *p)

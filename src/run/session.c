@@ -139,6 +139,7 @@ static int catch_up(ns_session *s, bool decode, ns_err *e)
 {
     int before = s->state->len;
     double start = ns_now();
+    s->cancel = 0; /* cancelling is about a call in progress */
     int rc = compute(s, s->n, e);
     size_t done = s->state->len > before ? (size_t)(s->state->len - before) : 0;
     if (decode) {
@@ -302,6 +303,7 @@ static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
         return -1;
     s->state = state;
     s->plan = plan;
+    s->cancel = 0;
     drop_marks(s, 0);
     if (compute(s, n, e) == 0) {
         s->mixed = false;

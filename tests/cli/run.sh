@@ -3,6 +3,7 @@
 # Prints "ok NAME" or "not ok NAME" with what was wrong, and a count; exit status 1 if anything failed.
 [ $# -eq 1 ] || { echo "usage: $0 PATH-OF-NESTAR" >&2; exit 2; }
 case $1 in /*) N=$1 ;; *) N=$PWD/$1 ;; esac
+[ -x "$N" ] || { echo "$0: $N is not there" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/nestar-cli.XXXXXX") || exit 2
 trap 'rm -rf "$work"' EXIT

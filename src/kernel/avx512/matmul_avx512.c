@@ -98,10 +98,8 @@ static inline __attribute__((always_inline)) void finish(float *o, const __m512 
 {
     const __m512 zero = _mm512_setzero_ps();
     __m128 s = n == 4 ? reduce4(v[0], v[1], v[2], v[3]) : n == 2 ? reduce4(v[0], v[1], zero, zero) : reduce4(v[0], zero, zero, zero);
-    s = _mm_mul_ps(s, _mm_set1_ps(f));
-    __mmask8 k = (__mmask8)((1u << n) - 1);
-    if (add)
-        s = _mm_add_ps(s, _mm_maskz_loadu_ps(k, o));
+    /* the fused form by name: left to the compiler, it would be fused in one copy of this code and not in another */
+    s = add ? _mm_fmadd_ps(s, _mm_set1_ps(f), _mm_maskz_loadu_ps((__mmask8)((1u << n) - 1), o)) : _mm_mul_ps(s, _mm_set1_ps(f));
     if (n == 4)
         _mm_storeu_ps(o, s);
     else if (n == 2)
@@ -220,7 +218,8 @@ static inline __attribute__((always_inline)) void nvfp4_few(const ns_mat *w, int
     for (; r + 4 <= rows; r += 4)
         nvfp4_rows(w, row0 + r, 4, x, m, y + r, ldy, add);
     for (; r < rows; r++)
-        nvfp4_rows(w, row0 + r, 1, x, m, y + r, ldy, add);
+        for (int t = 0; t < m; t++)
+            nvfp4_rows(w, row0 + r, 1, x + t, 1, y + (size_t)t * ldy + (size_t)r, ldy, add);
 }
 
 /* Many vectors: rows are decoded once into scratch that stays in the second-level cache, then met by six vectors at a time. */
@@ -380,30 +379,44 @@ static inline __attribute__((always_inline)) void float_step(ns_dtype t, const u
     }
 }
 
-static inline __attribute__((always_inline)) void float_rows(ns_dtype t, const ns_mat *w, int r, int rows, const char *const *x, int m, float *y,
-                                                             size_t ldy, bool add, bool fetch)
+/* One block of at most COLUMNS columns; its sums are added to y. */
+static inline __attribute__((always_inline)) void float_part(ns_dtype t, const uint8_t *p, size_t stride, int rows, size_t cols,
+                                                             const char *const *x, size_t at, int m, float f, float *y, size_t ldy, bool add,
+                                                             bool fetch)
 {
     __m512 acc[4][4];
     for (int j = 0; j < m; j++)
         for (int i = 0; i < rows; i++)
             acc[j][i] = _mm512_setzero_ps();
-    size_t step = ns_dtype_bits(t) * 4, c = 0, cols = (size_t)w->cols; /* step: bytes of 32 columns */
-    const uint8_t *p = w->data + (size_t)r * w->stride;
+    size_t step = ns_dtype_bits(t) * 4, c = 0; /* step: bytes of 32 columns */
     for (; c + 32 <= cols; c += 32, p += step) {
         for (int i = 0; i < rows; i++)
             for (size_t line = 0; fetch && line < step; line += 64)
-                _mm_prefetch((const char *)p + (size_t)(i + AHEAD) * w->stride + line, _MM_HINT_T0);
-        float_step(t, p, w->stride, rows, x, m, c, acc);
+                _mm_prefetch((const char *)p + (size_t)(i + AHEAD) * stride + line, _MM_HINT_T0);
+        float_step(t, p, stride, rows, x, m, at + c, acc);
     }
     if (c < cols) { /* the tail from a copy with zeros behind it: reading on would leave the matrix */
         uint8_t tail[4][128] = { { 0 } };
         for (int i = 0; i < rows; i++)
-            memcpy(tail[i], p + (size_t)i * w->stride, ns_dtype_row_bytes(t, cols - c));
-        float_step(t, tail[0], sizeof tail[0], rows, x, m, c, acc);
+            memcpy(tail[i], p + (size_t)i * stride, ns_dtype_row_bytes(t, cols - c));
+        float_step(t, tail[0], sizeof tail[0], rows, x, m, at + c, acc);
     }
-    float f = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f);
     for (int j = 0; j < m; j++)
         finish(y + (size_t)j * ldy, acc[j], rows, f, add);
+}
+
+/* Columns are summed in blocks of COLUMNS however many vectors there are, so that a vector's result does not depend on its company;
+ * see float_matmul for what the blocks are good for. */
+enum { COLUMNS = 1024 };
+
+static inline __attribute__((always_inline)) void float_rows(ns_dtype t, const ns_mat *w, int r, int rows, const char *const *x, int m, float *y,
+                                                             size_t ldy, bool add, bool fetch)
+{
+    const uint8_t *p = w->data + (size_t)r * w->stride;
+    float f = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f);
+    for (size_t c = 0, cols = (size_t)w->cols; c < cols; c += COLUMNS)
+        float_part(t, p + ns_dtype_row_bytes(t, c), w->stride, rows, cols - c < COLUMNS ? cols - c : COLUMNS, x, c, m, f, y, ldy,
+                   add || c > 0, fetch);
 }
 
 static inline __attribute__((always_inline)) void float_few(ns_dtype t, const ns_mat *w, int row0, int rows, const char *const *x, int m,
@@ -413,13 +426,12 @@ static inline __attribute__((always_inline)) void float_few(ns_dtype t, const ns
     for (; r + 4 <= rows; r += 4)
         float_rows(t, w, row0 + r, 4, x, m, y + r, ldy, add, fetch);
     for (; r < rows; r++)
-        float_rows(t, w, row0 + r, 1, x, m, y + r, ldy, add, fetch);
+        for (int j = 0; j < m; j++)
+            float_rows(t, w, row0 + r, 1, x + j, 1, y + (size_t)j * ldy + (size_t)r, ldy, add, fetch);
 }
 
 /* Columns in blocks, then vectors, then rows: four vectors' share of a block of columns stays in the first-level cache while the
  * caller's block of rows comes from the second. */
-enum { COLUMNS = 1024 };
-
 static inline __attribute__((always_inline)) void float_block(ns_dtype t, const ns_mat *w, int row0, int rows, const char *x, size_t stride,
                                                               const int *idx, int m, float *y, size_t ldy, bool add)
 {
