@@ -156,6 +156,38 @@ static void matmul_matches(void **state)
     check_matmul(o, NS_NVFP4, 600, 1856, 9, false, false, 1); /* more rows than the decoding scratch holds */
 }
 
+/* A vector's product has the same bits alone and in company: what a request gets does not depend on the batch it is in. */
+static void company_does_not_matter(void **state)
+{
+    const ns_ops *o = *state;
+    static const ns_dtype types[] = { NS_F32, NS_F16, NS_BF16, NS_F8_E4M3, NS_NVFP4 };
+    enum { M = 13, ROWS = 9 };
+    ns_rng r;
+    ns_rng_init(&r, 8);
+    for (size_t t = 0; t < 5; t++)
+        for (int cols = 1008; cols < 2800; cols += 288) { /* over and under the blocks that sums are made in */
+            struct stored s = make_mat(&r, types[t], ROWS, cols);
+            size_t bytes = o->act_bytes(types[t], cols);
+            char *x = ns_alloc_aligned(bytes * M);
+            float together[M * ROWS], alone[ROWS];
+            for (int i = 0; i < M; i++) {
+                float *v = randoms(&r, (size_t)cols, 1.0);
+                o->act_pack(types[t], v, cols, x + (size_t)i * bytes);
+                free(v);
+            }
+            for (int m = 1; m <= M; m++) {
+                o->matmul(&s.m, 0, ROWS, x, NULL, m, together, ROWS, false);
+                for (int i = 0; i < m; i++) {
+                    o->matmul(&s.m, 0, ROWS, x + (size_t)i * bytes, NULL, 1, alone, ROWS, false);
+                    assert_memory_equal(alone, together + i * ROWS, sizeof alone);
+                }
+            }
+            free(x);
+            free(s.data);
+            free(s.scale);
+        }
+}
+
 static void nan_propagates(void **state)
 {
     const ns_ops *o = *state;
@@ -323,13 +355,13 @@ static int setup_avx512(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[10];
+    struct CMUnitTest tests[12];
     size_t n = 0;
 #define ADD(rung)                                                                                                              \
     if (ns_ops_find(NS_RUNG_##rung)) {                                                                                         \
-        CMUnitTestFunction f[] = { matmul_matches, nan_propagates, gemm_matches, elementwise_match, recurrences_match };       \
-        const char *names[] = { #rung " matmul", #rung " NaN", #rung " gemm", #rung " elementwise", #rung " recurrences" };    \
-        for (size_t i = 0; i < 5; i++)                                                                                         \
+        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, gemm_matches, elementwise_match, recurrences_match };       \
+        const char *names[] = { #rung " matmul", #rung " company", #rung " NaN", #rung " gemm", #rung " elementwise", #rung " recurrences" };    \
+        for (size_t i = 0; i < 6; i++)                                                                                         \
             tests[n++] = (struct CMUnitTest){ names[i], f[i], SETUP_##rung, NULL, NULL };                                      \
     } else                                                                                                                     \
         printf("skipped: this machine has no %s\n", #rung);
