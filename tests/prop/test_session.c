@@ -303,7 +303,8 @@ static void sync_is_fresh(void **state)
         ns_session_free(t);
         if (prop_pick(&r, 2)) {
             generate(s, out, prop_pick(&r, 8)); /* the next prompt goes on from the answer */
-            memcpy(ids, ns_session_tokens(s, &held), held * sizeof *ids);
+            const int *tokens = ns_session_tokens(s, &held);
+            memcpy(ids, tokens, held * sizeof *ids);
             n = (int)held;
         }
     }

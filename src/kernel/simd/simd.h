@@ -15,6 +15,7 @@
 enum { LANES = NS_LANES };
 typedef float vf __attribute__((vector_size(NS_LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(NS_LANES * 4), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(NS_LANES * 4), aligned(4), may_alias));
 
 static inline vf load(const float *p)
 {
@@ -65,7 +66,7 @@ static inline void store_part(float *p, vf v, int n)
 static inline vf vexp(vf x)
 {
     vf n = x * splat(1.44269504f) + splat(12582912.0f); /* 1.5 * 2^23: rounds to an integer in the low bits */
-    vi exponent = (vi)n - (vi)splat(12582912.0f);
+    vu exponent = (vu)n - (vu)splat(12582912.0f); /* unsigned: lanes out of range wrap here and are replaced below */
     n -= splat(12582912.0f);
     vf r = x - n * splat(0.693359375f) - n * splat(-2.12194440e-4f);
     vf p = splat(1.9875691500e-4f);
@@ -75,7 +76,7 @@ static inline vf vexp(vf x)
     p = p * r + splat(1.6666665459e-1f);
     p = p * r + splat(5.0000001201e-1f);
     p = p * (r * r) + r + splat(1.0f);
-    vf y = (vf)((vi)p + (exponent << 23));
+    vf y = (vf)((vu)p + (exponent << 23));
     y = choose((vi)(x < splat(-87.3f)), splat(0.0f), y);
     y = choose((vi)(x > splat(88.7f)), splat(__builtin_inff()), y);
     return choose((vi)(x != x), x, y);
