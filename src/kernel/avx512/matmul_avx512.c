@@ -265,6 +265,8 @@ static inline __attribute__((always_inline)) void nvfp4_tile(const char *const *
             __m512i xv[4];
             for (int j = 0; j < 4; j++)
                 xv[j] = _mm512_loadu_si512(x[t] + HEADER + c * 256 + (size_t)(64 * j));
+            if (rows == 2) /* keep them in registers: as memory operands of both rows they would be loaded twice */
+                __asm__("" : "+v"(xv[0]), "+v"(xv[1]), "+v"(xv[2]), "+v"(xv[3]));
             for (int i = 0; i < rows; i++)
                 acc[t][i] = dot4(wv[i], xv, s[i], acc[t][i]);
         }
