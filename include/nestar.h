@@ -125,6 +125,8 @@ NS_API const float *ns_session_logits(ns_session *s);
 NS_API const int *ns_session_tokens(const ns_session *s, size_t *n);
 NS_API int ns_session_context(const ns_session *s);
 
+/* From the next computation on. A handover by prefill takes as long as the prefix and drops all marks; if it fails or is cancelled, the
+ * session stays at its size. */
 NS_API int ns_session_resize(ns_session *s, const char *size, enum ns_handover how, ns_err *e);
 NS_API const char *ns_session_size(const ns_session *s);
 

@@ -10,13 +10,14 @@ const char *ns_version(void)
     return NS_VERSION;
 }
 
-static void add_stop(ns_engine *en, int id)
+/* Ids outside the vocabulary can never come up and are left out. */
+static void add_stop(ns_engine *en, json_int_t id)
 {
     for (int i = 0; i < en->n_stop; i++)
         if (en->stop[i] == id)
             return;
-    if (id >= 0 && en->n_stop < (int)(sizeof en->stop / sizeof *en->stop))
-        en->stop[en->n_stop++] = id;
+    if (id >= 0 && id < en->model.arch->vocab_size && en->n_stop < (int)(sizeof en->stop / sizeof *en->stop))
+        en->stop[en->n_stop++] = (int)id;
 }
 
 static void add_stops(ns_engine *en, const json_t *v)
@@ -24,10 +25,10 @@ static void add_stops(ns_engine *en, const json_t *v)
     size_t i;
     json_t *item;
     if (json_is_integer(v))
-        add_stop(en, (int)json_integer_value(v));
+        add_stop(en, json_integer_value(v));
     json_array_foreach(v, i, item)
         if (json_is_integer(item))
-            add_stop(en, (int)json_integer_value(item));
+            add_stop(en, json_integer_value(item));
 }
 
 static ns_sampling plain_sampling(void)
