@@ -96,6 +96,12 @@ void ns_map_close(ns_map *m)
     *m = (ns_map){ 0 };
 }
 
+void ns_map_advise(const ns_map *m, bool scattered)
+{
+    if (m->data && !m->anonymous) /* advice: failing changes nothing but speed */
+        madvise((void *)(uintptr_t)m->data, m->size, scattered ? MADV_RANDOM : MADV_NORMAL);
+}
+
 int ns_file_read(const char *path, size_t limit, ns_buf *out, ns_err *e)
 {
     FILE *f = fopen(path, "rbe");

@@ -20,6 +20,8 @@ int ns_map_open(ns_map *m, const char *path, ns_err *e);
 /* Reads the file into anonymous memory on which huge pages are requested: costs a copy, saves TLB misses. */
 int ns_map_load(ns_map *m, const char *path, ns_err *e);
 void ns_map_close(ns_map *m);
+/* Advice on a file mapping: `scattered` reads need single pages, no reading ahead. The default is sequential. */
+void ns_map_advise(const ns_map *m, bool scattered);
 
 /* Appends a file's bytes to `out`; refuses files over `limit` bytes. */
 int ns_file_read(const char *path, size_t limit, ns_buf *out, ns_err *e);

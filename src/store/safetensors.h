@@ -65,6 +65,8 @@ const ns_tensor *ns_store_at(const ns_store *s, size_t i); /* shard by shard, in
 size_t ns_store_bytes(const ns_store *s);                  /* of all tensors */
 int ns_store_n_shards(const ns_store *s);
 const char *ns_store_shard(const ns_store *s, int i); /* file name without the folder */
+/* What comes next: scattered small reads (no reading ahead), or ordinary ones. */
+void ns_store_advise(const ns_store *s, bool scattered);
 const char *ns_store_path(const ns_store *s);         /* as opened */
 /* A value of the first shard's __metadata__, or NULL. */
 const char *ns_store_meta(const ns_store *s, const char *key);

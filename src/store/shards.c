@@ -289,6 +289,12 @@ const char *ns_store_shard(const ns_store *s, int i)
     return i >= 0 && (size_t)i < s->n_shards ? s->shards[i].name : NULL;
 }
 
+void ns_store_advise(const ns_store *s, bool scattered)
+{
+    for (size_t i = 0; i < s->n_shards; i++)
+        ns_map_advise(&s->shards[i].map, scattered);
+}
+
 const char *ns_store_path(const ns_store *s)
 {
     return s->path;
