@@ -14,23 +14,6 @@
 #include "base/file.h"
 #include "prop/prop.h"
 
-static char *base;
-
-static int setup(void **state)
-{
-    (void)state;
-    base = tiny_dir();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tiny_remove(base);
-    free(base);
-    return 0;
-}
-
 /* ---- every variant on every rung ---- */
 
 typedef struct run_case {
@@ -57,7 +40,7 @@ typedef void case_fn(const run_case *c);
 
 static void each_rung(const prop_variant *v, case_fn *fn)
 {
-    char *dir = tiny_path(base, v->name), name[100];
+    char *dir = tiny_path(tiny_base, v->name), name[100];
     if (tiny_make(dir, &v->o) != 0)
         abort();
     for (int r = 0; r < NS_RUNG_COUNT; r++) {
@@ -409,7 +392,7 @@ static void save_of(const run_case *c)
     ns_plan *p = prop_plan(&m, &cut);
     int *ids = prop_ids(&m, 40, &r), *loaded;
     size_t vocab = (size_t)m.ck->arch->vocab_size;
-    char *path = tiny_path(base, "state");
+    char *path = tiny_path(tiny_base, "state");
     float *want = malloc(15 * vocab * sizeof *want), *got = malloc(15 * vocab * sizeof *got);
     ns_state *a = fresh(&m, &cut, 40), *b = fresh(&m, &cut, 77); /* room may differ */
     prop_feed head = prop_prefill_decode(20, 5), tail = prop_prefill_decode(10, 5);
@@ -461,11 +444,11 @@ static void broken_state_files(void **state)
     (void)state;
     ns_err e = { 0 };
     tiny_opts o = tiny_defaults();
-    prop_model m = prop_open(tiny_open(base, "broken", &o), ns_ops_find(NS_RUNG_REF), 1);
+    prop_model m = prop_open(tiny_open(tiny_base, "broken", &o), ns_ops_find(NS_RUNG_REF), 1);
     ns_cut full = whole(&m), small = cut_of(&m, "ssm_state=8"), fewer = cut_of(&m, "layers=0-6"), heads = cut_of(&m, "attn_heads=4");
     ns_plan *p = prop_plan(&m, &full);
     int ids[3] = { 5, 6, 7 }, *loaded;
-    char *path = tiny_path(base, "broken-state"), what[100];
+    char *path = tiny_path(tiny_base, "broken-state"), what[100];
     ns_state *s = fresh(&m, &full, 8);
     prop_feed f = prop_whole(3);
     prop_continue(p, s, ids, &f, NULL);
@@ -584,7 +567,7 @@ static void adopting_without_layers(void **state)
     (void)state;
     ns_err e = { 0 };
     tiny_opts o = tiny_defaults();
-    prop_model m = prop_open(tiny_open(base, "layers", &o), ns_ops_find(NS_RUNG_REF), 1);
+    prop_model m = prop_open(tiny_open(tiny_base, "layers", &o), ns_ops_find(NS_RUNG_REF), 1);
     ns_cut full = whole(&m), fewer = cut_of(&m, "layers=0-4+7"); /* MEM*E-ME without MLP and Mamba */
     ns_plan *p = prop_plan(&m, &fewer);
     ns_state *s = fresh(&m, &full, 10), *t = fresh(&m, &fewer, 10);
@@ -657,7 +640,7 @@ static void refused_steps(void **state)
 {
     (void)state;
     tiny_opts o = tiny_defaults();
-    prop_model m = prop_open(tiny_open(base, "refused", &o), ns_ops_find(NS_RUNG_REF), 1);
+    prop_model m = prop_open(tiny_open(tiny_base, "refused", &o), ns_ops_find(NS_RUNG_REF), 1);
     ns_cut full = whole(&m);
     ns_plan *p = prop_plan(&m, &full);
     ns_scratch *scratch = ns_scratch_new();
@@ -710,5 +693,5 @@ int main(void)
                                         cmocka_unit_test(switching_with_prefill),
                                         cmocka_unit_test(refused_steps),
                                         cmocka_unit_test(print_worst) };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

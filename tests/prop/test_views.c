@@ -16,23 +16,6 @@
 
 enum { PREFILL = 11, DECODE = 3, TOKENS = PREFILL + DECODE };
 
-static char *base;
-
-static int setup(void **state)
-{
-    (void)state;
-    base = tiny_dir();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tiny_remove(base);
-    free(base);
-    return 0;
-}
-
 static ns_ckpt *reopen(const char *dir)
 {
     ns_err e = { 0 };
@@ -155,7 +138,7 @@ static struct worst worst[NS_RUNG_COUNT][2]; /* [rung][plain dtypes, NVFP4] */
 static void try_cut(const prop_variant *v, const char *dir, const ns_cut *cut, const char *what)
 {
     ns_err e = { 0 };
-    char *out = tiny_path(base, "slice"), label[300];
+    char *out = tiny_path(tiny_base, "slice"), label[300];
     ns_ckpt *parent = reopen(dir);
     snprintf(label, sizeof label, "%s, %s", v->name, what);
     if (ns_slice(parent, cut, out, NULL, &e) != 0)
@@ -197,7 +180,7 @@ static void each_variant(void (*fn)(const prop_variant *v, const char *dir, ns_c
     prop_variant v[PROP_VARIANTS];
     prop_variants(v);
     for (int i = 0; i < PROP_VARIANTS; i++) {
-        char *dir = tiny_path(base, v[i].name);
+        char *dir = tiny_path(tiny_base, v[i].name);
         if (tiny_make(dir, &v[i].o) != 0)
             abort();
         ns_ckpt *c = reopen(dir);
@@ -264,7 +247,7 @@ static void dropped_layers(void **state)
 {
     (void)state;
     prop_variant v = { "f32", tiny_defaults() };
-    char *dir = tiny_path(base, "drop");
+    char *dir = tiny_path(tiny_base, "drop");
     if (tiny_make(dir, &v.o) != 0)
         abort();
     ns_ckpt *c = reopen(dir);
@@ -304,7 +287,7 @@ static void widest_of(const prop_variant *v, const char *dir, ns_ckpt *c)
 {
     ns_err e = { 0 };
     ns_cut full;
-    char *out = tiny_path(base, "whole"), label[100];
+    char *out = tiny_path(tiny_base, "whole"), label[100];
     assert_int_equal(ns_cut_full(c->arch, &full, &e), 0);
     if (ns_slice(c, &full, out, NULL, &e) != 0)
         fail_msg("%s", e.msg);
@@ -336,9 +319,9 @@ static void slice_of_slice(void **state)
     (void)state;
     ns_err e = { 0 };
     tiny_opts o = tiny_defaults();
-    char *dir = tiny_path(base, "nested"), *mid_dir = tiny_path(base, "nested-mid"), *out = tiny_path(base, "nested-small");
+    char *dir = tiny_path(tiny_base, "nested"), *mid_dir = tiny_path(tiny_base, "nested-mid"), *out = tiny_path(tiny_base, "nested-small");
     o.dtype = "bf16";
-    ns_ckpt *c = tiny_open(base, "nested", &o);
+    ns_ckpt *c = tiny_open(tiny_base, "nested", &o);
     ns_cut mid, small, inner;
     char name[64];
     const char *mid_text = "hidden=48,expert_ffn=32,experts=6,mamba_heads=6,attn_heads=6,ssm_state=12";
@@ -378,5 +361,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(single_axes),     cmocka_unit_test(dropped_layers), cmocka_unit_test(random_cuts),
                                         cmocka_unit_test(widest_is_plain), cmocka_unit_test(slice_of_slice), cmocka_unit_test(print_worst) };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

@@ -196,3 +196,21 @@ int tiny_random_cut(const ns_ckpt *c, uint64_t seed, ns_cut *out)
     ns_cut_release(out);
     return -1;
 }
+
+char *tiny_base;
+
+int tiny_setup(void **state)
+{
+    (void)state;
+    tiny_base = tiny_dir();
+    return 0;
+}
+
+int tiny_teardown(void **state)
+{
+    (void)state;
+    tiny_remove(tiny_base);
+    free(tiny_base);
+    tiny_base = NULL;
+    return 0;
+}

@@ -67,4 +67,8 @@ void tiny_rename_prefix(tiny_file *f, const char *from, const char *to);
 /* Per-expert tensors to fused ones: "..experts.up_proj" with "..experts.up_proj<glue>weight_scale", or with `suffix`
  * "..experts.up_proj.weight". Per-tensor scales become [experts]. */
 void tiny_fuse(tiny_file *f, const char *glue, bool suffix);
+/* A group's folder: cmocka's group setup makes it, its teardown removes it with all that is in it. */
+extern char *tiny_base;
+int tiny_setup(void **state);
+int tiny_teardown(void **state);
 #endif

@@ -23,23 +23,6 @@
 #include "tensor/format.h"
 #include "tiny/tiny.h"
 
-static char *base;
-
-static int setup(void **state)
-{
-    (void)state;
-    base = tiny_dir();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tiny_remove(base);
-    free(base);
-    return 0;
-}
-
 static void assert_contains(const char *text, const char *part)
 {
     if (!strstr(text, part))
@@ -59,7 +42,7 @@ static ns_ckpt *slice_to(const ns_ckpt *c, const ns_cut *cut, const char *name, 
 {
     ns_err e = { 0 };
     ns_slice_opts o = ns_slice_defaults();
-    char *out = tiny_path(base, name);
+    char *out = tiny_path(tiny_base, name);
     o.max_shard_bytes = max_shard ? max_shard : o.max_shard_bytes;
     if (ns_slice(c, cut, out, &o, &e) != 0)
         fail_msg("%s", e.msg);
@@ -109,7 +92,7 @@ static ns_ckpt *parent(int i)
     o.n_group = i % 4 == 3 ? 2 : 1;
     o.tied = i % 5 == 4;
     o.seed = (uint64_t)i;
-    ns_ckpt *c = tiny_open(base, name, &o);
+    ns_ckpt *c = tiny_open(tiny_base, name, &o);
     if (i < N_DTYPES)
         return c;
     tiny_file f;
@@ -310,7 +293,7 @@ static void slice_is_a_plain_checkpoint(void **state)
                                          "generation_config.json", "nest.json", "README.md" };
     (void)state;
     ns_err e = { 0 };
-    ns_ckpt *c = tiny_open(base, "p", NULL);
+    ns_ckpt *c = tiny_open(tiny_base, "p", NULL);
     ns_cut cut = size_of(c, "hidden=48");
     for (size_t i = 0; i < 7; i++) {
         char *path = tiny_path(c->dir, texts[i]);
@@ -336,7 +319,7 @@ static void mtp_is_left_out(void **state)
     ns_err e = { 0 };
     const float x = 1;
     (void)state;
-    ns_ckpt *c = tiny_open(base, "p", NULL);
+    ns_ckpt *c = tiny_open(tiny_base, "p", NULL);
     char *dir = strdup(c->dir), *path = tiny_path(dir, "config.json");
     ns_ckpt_close(c);
     tiny_load(&f, dir);
@@ -369,8 +352,8 @@ static void blocks_are_not_split(void **state)
     tiny_opts o = tiny_defaults();
     (void)state;
     o.dtype = "nvfp4";
-    ns_ckpt *c = tiny_open(base, "p", &o);
-    char *out = tiny_path(base, "s");
+    ns_ckpt *c = tiny_open(tiny_base, "p", &o);
+    char *out = tiny_path(tiny_base, "s");
     for (size_t i = 0; i < 5; i++) {
         ns_cut cut;
         char name[64];
@@ -436,9 +419,9 @@ static int make_synth(void *ctx, ns_err *e)
 static void failed_write_leaves_nothing(void **state)
 {
     (void)state;
-    ns_ckpt *c = tiny_open(base, "p", NULL);
+    ns_ckpt *c = tiny_open(tiny_base, "p", NULL);
     ns_cut cut = size_of(c, "full");
-    char *out = tiny_path(base, "s"), *config = tiny_path(c->dir, "config.json");
+    char *out = tiny_path(tiny_base, "s"), *config = tiny_path(c->dir, "config.json");
     job j = { c, &cut, config, out };
     for (rlim_t limit = 100; limit <= 300000; limit *= 10) {
         assert_int_equal(in_small_disk(limit, make_slice, &j), 0);
@@ -456,7 +439,7 @@ static void existing_output_is_refused(void **state)
 {
     ns_err e = { 0 };
     (void)state;
-    ns_ckpt *c = tiny_open(base, "p", NULL);
+    ns_ckpt *c = tiny_open(tiny_base, "p", NULL);
     ns_cut cut = size_of(c, "full");
     assert_int_equal(ns_slice(c, &cut, c->dir, NULL, &e), -1);
     assert_contains(e.msg, "exists");
@@ -473,7 +456,7 @@ static ns_store *synth_store(const char *name, const char *dtype, uint64_t seed,
     ns_err e = { 0 };
     tiny_opts to = tiny_defaults();
     ns_synth_opts o = ns_synth_defaults();
-    char *config = tiny_path(base, "t_config.json"), *out = tiny_path(base, name);
+    char *config = tiny_path(tiny_base, "t_config.json"), *out = tiny_path(tiny_base, name);
     assert_int_equal(tiny_config(config, &to), 0);
     o.seed = seed;
     o.dtype = dtype;
@@ -512,9 +495,9 @@ static void synth_seeds_by_name(void **state)
     tiny_opts o = tiny_defaults();
     (void)state;
     o.dtype = "nvfp4-all";
-    ns_ckpt *a = tiny_open(base, "a", &o);
+    ns_ckpt *a = tiny_open(tiny_base, "a", &o);
     o.pattern = "ME";
-    ns_ckpt *b = tiny_open(base, "b", &o);
+    ns_ckpt *b = tiny_open(tiny_base, "b", &o);
     const ns_tensor *x = ns_ckpt_weight(a, 1, NS_W_EXPERT_UP, 2)->tensor, *y = ns_ckpt_weight(b, 1, NS_W_EXPERT_UP, 2)->tensor;
     const ns_tensor *other = ns_ckpt_weight(a, 1, NS_W_EXPERT_UP, 3)->tensor;
     assert_memory_equal(x->data, y->data, x->bytes);
@@ -543,7 +526,7 @@ static void synth_has_the_right_spread(void **state)
         tiny_opts o = tiny_defaults();
         o.dtype = dtypes[i];
         o.hidden = 256;
-        ns_ckpt *c = tiny_open(base, dtypes[i], &o);
+        ns_ckpt *c = tiny_open(tiny_base, dtypes[i], &o);
         double in = deviation(&ns_ckpt_weight(c, 5, NS_W_UP, 0)->mat) * sqrt(256);
         double out = deviation(&ns_ckpt_weight(c, 5, NS_W_DOWN, 0)->mat) * sqrt(96) * sqrt(16);
         assert_true(in > 0.97 && in < 1.03);
@@ -563,7 +546,7 @@ static void synth_of_a_size(void **state)
     (void)state;
     tiny_opts to = tiny_defaults();
     ns_synth_opts o = ns_synth_defaults();
-    char *config = tiny_path(base, "config.json"), *out = tiny_path(base, "s");
+    char *config = tiny_path(tiny_base, "config.json"), *out = tiny_path(tiny_base, "s");
     assert_int_equal(tiny_config(config, &to), 0);
     o.dtype = "nvfp4";
     o.size = "hidden=48,layers=0-1+3-7";
@@ -585,7 +568,7 @@ static void synth_refuses(void **state)
     ns_synth_opts o = ns_synth_defaults();
     ns_err e = { 0 };
     (void)state;
-    char *config = tiny_path(base, "config.json"), *out = tiny_path(base, "s");
+    char *config = tiny_path(tiny_base, "config.json"), *out = tiny_path(tiny_base, "s");
     to.expert_ffn = 40;
     assert_int_equal(tiny_config(config, &to), 0);
     o.dtype = "nvfp4";
@@ -616,7 +599,7 @@ static void names_move_with_their_layers(void **state)
         "\"backbone.layers.3.mixer.experts\": {}}, \"quant_algo\": \"NVFP4\"}}";
     ns_err e = { 0 };
     (void)state;
-    ns_ckpt *c = tiny_open(base, "p", NULL);
+    ns_ckpt *c = tiny_open(tiny_base, "p", NULL);
     ns_cut cut = size_of(c, "layers=0-1+3-7,experts=4");
     json_t *q = ns_json_parse(text, strlen(text), false, "text", &e), *w = ns_json_parse(want, strlen(want), false, "want", &e);
     assert_int_equal(ns_formats_renumber(q, c->arch, &cut, &e), 0);
@@ -667,7 +650,7 @@ static void inspect_adds_up(void **state)
     ns_err e = { 0 };
     (void)state;
     o.dtype = "nvfp4";
-    ns_ckpt *c = tiny_open(base, "p", &o);
+    ns_ckpt *c = tiny_open(tiny_base, "p", &o);
     json_t *r = ns_inspect(c, 1000, &e);
     assert_non_null(r);
     const json_t *full = json_array_get(json_object_get(json_object_get(r, "variants"), "list"), 0);
@@ -697,7 +680,7 @@ static void inspect_adds_up(void **state)
     ns_ckpt_close(c);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, tiny_setup, tiny_teardown)
 
 int main(void)
 {

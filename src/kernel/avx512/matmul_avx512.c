@@ -129,7 +129,8 @@ static inline __attribute__((always_inline)) __m512 block_scales(__m128i b)
     return _mm512_cvtph_ps(h);
 }
 
-/* The codes and block scales of one chunk, zeros past the row's end. Whole chunks take plain loads: masked ones cost throughput. */
+/* The codes and block scales of one chunk, zeros past the row's end. Whole chunks take plain loads: with masked ones
+ * a core streams 5 GB/s here, with plain ones 15 to 18. */
 struct chunk {
     __m512i codes;
     __m128i scales;
@@ -161,7 +162,7 @@ static inline __attribute__((always_inline)) __m512 dot4(const __m512i w[4], con
 }
 
 /* Rows that lie this many ahead are asked for early: several short streams that jump at every row end are too much for the
- * hardware's own prefetching (without it a core reads 5 GB/s here, with it 32). */
+ * hardware's own prefetching (a core reads 15 to 18 GB/s here without it, 28 to 32 with it). */
 enum { AHEAD = 4 };
 
 static inline __attribute__((always_inline)) void prefetch_row(const ns_mat *w, const uint8_t *p, const uint8_t *s, int c)
