@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "block/dense.h"
+#include "block/space.h"
 #include "block/vec.h"
 
 enum { ROWS = 64 }; /* of a block; the part of it above the diagonal is computed in vain */
@@ -36,42 +37,17 @@ static attn attn_of(const ns_block_ctx *c)
 
 /* ---- memory ---- */
 
-typedef struct sizes {
-    size_t q, kv, rows, block;
-} sizes;
-
-static sizes sizes_of(const ns_arch *a, int layer, int n_tokens)
-{
-    const size_t n = (size_t)n_tokens, heads = (size_t)a->layers[layer].width[NS_AXIS_ATTN_HEADS], hd = (size_t)a->head_dim;
-    return (sizes){ n * heads * hd, n * (size_t)a->n_kv_heads * hd, n * heads, ROWS * n };
-}
-
-static size_t saved(const ns_arch *a, int layer, int n_tokens, int n_seqs)
-{
-    (void)n_seqs;
-    const sizes s = sizes_of(a, layer, n_tokens);
-    return 2 * s.q + 2 * s.kv + s.rows;
-}
-
-static size_t scratch(const ns_arch *a, int layer, int n_tokens, int n_seqs)
-{
-    (void)n_seqs;
-    const sizes s = sizes_of(a, layer, n_tokens);
-    return 3 * s.q + 2 * s.kv + s.rows + 2 * s.block;
-}
-
 typedef struct kept {
     ns_real *q, *k, *v, *o, *lse; /* [n, q_dim], [n, kv_dim], [n, kv_dim], [n, q_dim], [n, heads] */
 } kept;
 
-static kept kept_at(const attn *t, const ns_real *at)
+static kept kept_at(const ns_arch *a, int layer, size_t n, ns_space *s)
 {
-    const sizes s = sizes_of(t->c->arch, t->c->layer, t->n);
-    kept k = { .q = (ns_real *)(uintptr_t)at };
-    k.k = k.q + s.q;
-    k.v = k.k + s.kv;
-    k.o = k.v + s.kv;
-    k.lse = k.o + s.q;
+    const size_t heads = (size_t)a->layers[layer].width[NS_AXIS_ATTN_HEADS], hd = (size_t)a->head_dim, kv = n * (size_t)a->n_kv_heads * hd;
+    kept k = { .q = ns_space_take(s, n * heads * hd), .k = ns_space_take(s, kv) };
+    k.v = ns_space_take(s, kv);
+    k.o = ns_space_take(s, n * heads * hd);
+    k.lse = ns_space_take(s, n * heads);
     return k;
 }
 
@@ -80,18 +56,33 @@ typedef struct work {
     ns_real *p, *dp;                            /* [ROWS, keys] */
 } work;
 
-static work work_at(const attn *t)
+static work work_at(const ns_arch *a, int layer, size_t n, ns_space *s)
 {
-    const sizes s = sizes_of(t->c->arch, t->c->layer, t->n);
-    work w = { .mo = t->c->scratch };
-    w.dout = w.mo + s.q;
-    w.dq = w.dout + s.q;
-    w.dk = w.dq + s.q;
-    w.dv = w.dk + s.kv;
-    w.delta = w.dv + s.kv;
-    w.p = w.delta + s.rows;
-    w.dp = w.p + s.block;
+    const size_t heads = (size_t)a->layers[layer].width[NS_AXIS_ATTN_HEADS], hd = (size_t)a->head_dim, kv = n * (size_t)a->n_kv_heads * hd;
+    work w = { .mo = ns_space_take(s, n * heads * hd), .dout = ns_space_take(s, n * heads * hd) };
+    w.dq = ns_space_take(s, n * heads * hd);
+    w.dk = ns_space_take(s, kv);
+    w.dv = ns_space_take(s, kv);
+    w.delta = ns_space_take(s, n * heads);
+    w.p = ns_space_take(s, ROWS * n);
+    w.dp = ns_space_take(s, ROWS * n);
     return w;
+}
+
+static size_t saved(const ns_arch *a, int layer, int n_tokens, int n_seqs)
+{
+    ns_space s = { 0 };
+    (void)n_seqs;
+    kept_at(a, layer, (size_t)n_tokens, &s);
+    return s.used;
+}
+
+static size_t scratch(const ns_arch *a, int layer, int n_tokens, int n_seqs)
+{
+    ns_space s = { 0 };
+    (void)n_seqs;
+    work_at(a, layer, (size_t)n_tokens, &s);
+    return s.used;
 }
 
 /* ---- heads ---- */
@@ -209,18 +200,19 @@ NS_CLONES static const ns_real *masked_output(const attn *t, const kept *k, cons
 static void forward(const ns_block_ctx *c, const ns_real *x, ns_real *y, ns_real *save)
 {
     const attn t = attn_of(c);
-    const kept k = kept_at(&t, save);
-    const work w = work_at(&t);
-    ns_dense_forward(c->blas, &t.q, t.n, x, t.h, k.q, t.q_dim);
-    ns_dense_forward(c->blas, &t.k, t.n, x, t.h, k.k, t.kv_dim);
-    ns_dense_forward(c->blas, &t.v, t.n, x, t.h, k.v, t.kv_dim);
+    ns_space keep = ns_space_of(save), space = ns_space_of(c->scratch);
+    const kept k = kept_at(c->arch, c->layer, (size_t)t.n, &keep);
+    const work w = work_at(c->arch, c->layer, (size_t)t.n, &space);
+    ns_dense_forward(c->blas, &t.q, t.n, x, t.h, false, k.q, t.q_dim);
+    ns_dense_forward(c->blas, &t.k, t.n, x, t.h, false, k.k, t.kv_dim);
+    ns_dense_forward(c->blas, &t.v, t.n, x, t.h, false, k.v, t.kv_dim);
     each_block(&t, &k, &w, attend);
     const ns_real *mo = masked_output(&t, &k, &w);
     if (c->tap) {
         ns_tap tap = { .kind = NS_TAP_ATTENTION, .layer = c->layer, .expert = -1, .rows = t.n, .cols = t.q_dim, .x = mo, .ld = (size_t)t.q_dim };
         c->tap(c->tap_ctx, &tap);
     }
-    ns_dense_forward(c->blas, &t.o, t.n, mo, t.q_dim, y, t.h);
+    ns_dense_forward(c->blas, &t.o, t.n, mo, t.q_dim, false, y, t.h);
 }
 
 /* The gradient of m o in w->dout becomes that of o; delta of each row; the mask's gradient. */
@@ -246,11 +238,13 @@ NS_CLONES static void mask_backward(const attn *t, const kept *k, const work *w)
 static void backward(const ns_block_ctx *c, const ns_real *x, const ns_real *dy, const ns_real *save, ns_real *dx)
 {
     const attn t = attn_of(c);
-    const kept k = kept_at(&t, save);
-    const work w = work_at(&t);
+    ns_space keep = ns_space_of(save), space = ns_space_of(c->scratch);
+    const kept k = kept_at(c->arch, c->layer, (size_t)t.n, &keep);
+    const work w = work_at(c->arch, c->layer, (size_t)t.n, &space);
     ns_dense_backward(c->blas, &t.o, t.n, masked_output(&t, &k, &w), t.q_dim, dy, t.h, false, w.dout, t.q_dim);
     mask_backward(&t, &k, &w);
-    memset(w.dk, 0, 2 * (size_t)t.n * (size_t)t.kv_dim * sizeof *w.dk); /* and dv behind it */
+    memset(w.dk, 0, (size_t)t.n * (size_t)t.kv_dim * sizeof *w.dk);
+    memset(w.dv, 0, (size_t)t.n * (size_t)t.kv_dim * sizeof *w.dv);
     each_block(&t, &k, &w, attend_backward);
     ns_dense_backward(c->blas, &t.q, t.n, x, t.h, w.dq, t.q_dim, false, dx, t.h);
     ns_dense_backward(c->blas, &t.k, t.n, x, t.h, w.dk, t.kv_dim, true, dx, t.h);

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "block/vec.h"
+
 ns_dense ns_dense_of(const ns_block_ctx *c, ns_role weight, ns_role bias, int expert, int in, int out)
 {
     const ns_param *w = ns_params_find(c->params, c->layer, weight), *b = bias < NS_W_COUNT ? ns_params_find(c->params, c->layer, bias) : NULL;
@@ -15,11 +17,16 @@ ns_dense ns_dense_of(const ns_block_ctx *c, ns_role weight, ns_role bias, int ex
                        .ld = w->cols };
 }
 
-void ns_dense_forward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, ns_real *y, int ldy)
+void ns_dense_forward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, bool add, ns_real *y, int ldy)
 {
-    for (int i = 0; d->b && i < n; i++)
-        memcpy(y + (size_t)i * (size_t)ldy, d->b, (size_t)d->out * sizeof *y);
-    ns_gemm(b, false, true, n, d->out, d->in, x, ldx, d->w, d->ld, d->b, y, ldy);
+    for (int i = 0; d->b && i < n; i++) {
+        ns_real *row = y + (size_t)i * (size_t)ldy;
+        if (add)
+            ns_vec_axpy((size_t)d->out, 1, d->b, row);
+        else
+            memcpy(row, d->b, (size_t)d->out * sizeof *y);
+    }
+    ns_gemm(b, false, true, n, d->out, d->in, x, ldx, d->w, d->ld, add || d->b, y, ldy);
 }
 
 /* sum[j] += x[i, j] over i */
@@ -81,13 +88,13 @@ NS_CLONES static ns_real act_backward(int n, ns_real w, const ns_real *u, const 
 
 void ns_ffn_forward(const ns_block_ctx *c, const ns_ffn *f, int n, const ns_real *x, int ldx, ns_real *u, ns_real *act, ns_real *y, int ldy)
 {
-    ns_dense_forward(c->blas, &f->up, n, x, ldx, u, f->ld);
+    ns_dense_forward(c->blas, &f->up, n, x, ldx, false, u, f->ld);
     if (c->tap) {
         ns_tap t = { .kind = NS_TAP_FFN, .layer = c->layer, .expert = f->expert, .rows = n, .cols = f->up.out, .x = u, .ld = (size_t)f->ld };
         c->tap(c->tap_ctx, &t);
     }
     act_rows(n, f->up.out, f->ld, u, f->mask ? f->mask->m : NULL, act);
-    ns_dense_forward(c->blas, &f->down, n, act, f->ld, y, ldy);
+    ns_dense_forward(c->blas, &f->down, n, act, f->ld, false, y, ldy);
 }
 
 void ns_ffn_backward(const ns_block_ctx *c, const ns_ffn *f, int n, const ns_real *x, int ldx, const ns_real *dy, int ldy,

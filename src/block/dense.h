@@ -12,7 +12,8 @@ typedef struct ns_dense {
 
 /* Expert 0 where the weight is not per expert; `bias` NS_W_COUNT: there is none. */
 ns_dense ns_dense_of(const ns_block_ctx *c, ns_role weight, ns_role bias, int expert, int in, int out);
-void ns_dense_forward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, ns_real *y, int ldy);
+/* `add`: y += */
+void ns_dense_forward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, bool add, ns_real *y, int ldy);
 /* dw, db accumulate; dx is overwritten or, with `add`, accumulated. */
 void ns_dense_backward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, const ns_real *dy, int ldy, bool add,
                        ns_real *dx, int lddx);
