@@ -7,10 +7,12 @@ int ns_cmd_bench(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
 int ns_cmd_inspect(int argc, char **argv);
 int ns_cmd_logits(int argc, char **argv);
+int ns_cmd_plot(int argc, char **argv);
 int ns_cmd_run(int argc, char **argv);
 int ns_cmd_score(int argc, char **argv);
 int ns_cmd_slice(int argc, char **argv);
 int ns_cmd_synth(int argc, char **argv);
 int ns_cmd_template(int argc, char **argv);
 int ns_cmd_tokenize(int argc, char **argv);
+int ns_cmd_train(int argc, char **argv);
 #endif

@@ -18,6 +18,8 @@ static const struct {
     { "inspect", "what is in a checkpoint: layers, sizes, bytes", ns_cmd_inspect },
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
+    { "train", "train a model, from scratch or from a checkpoint", ns_cmd_train },
+    { "plot", "curves of training logs", ns_cmd_plot },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
     { "logits", "logits and inner values for given token ids, to a file", ns_cmd_logits },
