@@ -338,6 +338,7 @@ def make(root, name):
         "ce": max(rel(plain["grad_ce"][n], g) for n, g in wide["grad_ce"].items() if ".k_proj.bias" not in n),
         "kd": max(rel(plain["grad_kd"][n], g) for n, g in wide["grad_kd"].items() if ".k_proj.bias" not in n),
         "curve": max(abs(a / b - 1) for a, b in zip(plain["curve"], wide["curve"])),
+        "norms": max(abs(a / b - 1) for a, b in zip(plain["norms"], wide["norms"])),
         # in steps of the learning rate
         "final": max(
             float((plain["final"][n] - p).abs().max()) for n, p in wide["final"].items() if ".k_proj.bias" not in n

@@ -15,11 +15,13 @@
 #include "store/safetensors.h"
 #include "train/optim.h"
 
-/* Bounds for our float32; PyTorch's own float32 misses its float64 by up to 2e-5, 1e-6 and 6e-3 (manifest.json). */
+/* Bounds for our float32. PyTorch's own float32 misses its float64 by up to 2e-5 (gradients), 1e-6 (losses), 7e-5 (norms) and 6e-3
+ * (parameters after the steps); manifest.json has it per fixture. */
 #define GRAD_TOL 5e-5   /* max |difference| / max |expected| of a tensor */
 #define GRAD_FLOOR 1e-7 /* of the largest gradient of all: k_proj's bias has gradient zero, and rounding there is not an error */
 #define LOSS_TOL 1e-5   /* relative */
 #define TOKEN_TOL 2e-5  /* of the largest token loss */
+#define NORM_TOL 5e-4   /* relative, of gradients on the way: rounding of earlier steps has moved the parameters */
 #define FINAL_TOL 1e-2  /* in steps of the learning rate */
 
 enum { GRAD_CE, GRAD_KD, FINAL }; /* the rows of an expected tensor */
@@ -354,7 +356,7 @@ static void check_steps(const fixture *f)
         if (t > steps)
             break;
         check_number(f, "a gradient norm", clip_norm(f, g, number(adamw, "clip")), json_number_value(json_array_get(norms, (size_t)t - 1)),
-                     GRAD_TOL);
+                     NORM_TOL);
         for (int i = 0; i < f->p.n; i++) {
             const ns_param *x = &f->p.p[i];
             if (!x->buffer)
