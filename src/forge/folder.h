@@ -14,4 +14,6 @@ int ns_folder_copy_text(const char *from, const char *to, ns_err *e);
 int ns_folder_describe(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e);
 /* What was written must open: headers only, so this is cheap. */
 int ns_folder_check(const char *dir, ns_err *e);
+/* Copies nest.json and the router's weights, those that are there: for results that keep every axis as it was. */
+int ns_folder_copy_nest(const char *from, const char *to, ns_err *e);
 #endif

@@ -313,23 +313,17 @@ static int write_weights(permuter *s, const char *dir, const ns_permute_opts *o)
 
 /* ---- the folder ---- */
 
+/* The sizes of nest.json are prefixes of the old order. */
 static int copy_nest(const permuter *s, const char *dir)
 {
-    ns_buf from = { 0 }, to = { 0 };
-    int rc = 0;
-    ns_path_join(&from, s->c->dir, "nest.json");
-    ns_path_join(&to, dir, "nest.json");
-    if (from.failed || to.failed)
-        rc = ns_fail(s->e, NS_ENOMEM, "%s: out of memory", dir);
-    else if (!ns_file_exists(from.data))
-        rc = 0;
-    else if (ns_orders_identity(s->orders))
-        rc = ns_file_copy(from.data, to.data, s->e);
-    else
-        ns_log("%s is not copied: its sizes are prefixes of the old order", from.data);
-    ns_buf_release(&from);
-    ns_buf_release(&to);
-    return rc;
+    ns_buf nest = { 0 };
+    if (ns_orders_identity(s->orders))
+        return ns_folder_copy_nest(s->c->dir, dir, s->e);
+    ns_path_join(&nest, s->c->dir, "nest.json");
+    if (!nest.failed && ns_file_exists(nest.data))
+        ns_log("%s is not copied: its sizes are prefixes of the old order", nest.data);
+    ns_buf_release(&nest);
+    return 0;
 }
 
 static int write_folder(permuter *s, const char *dir, const ns_permute_opts *o)
