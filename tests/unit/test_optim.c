@@ -156,7 +156,7 @@ static void test_muon_is_orthogonal(void **state)
     ns_muon_step(&(ns_muon_opts){ .lr = 1 / (0.2 * sqrt(C)) }, b, R, C, w, g, m, scratch);
     ns_gemm(b, false, true, R, R, C, w, C, w, C, false, xx, R);
     for (int i = 0; i < R * R; i++)
-        assert_float_equal(xx[i], i % (R + 1) ? 0 : 0.9, 0.4); /* the iteration stops at singular values in 0.7..1.2 */
+        assert_float_equal(xx[i], (i % (R + 1) ? 0 : 0.9f), 0.4f); /* the iteration stops at singular values in 0.7..1.2 */
     memset(g, 0, sizeof g); /* no gradient at all: nothing moves, nothing is NaN */
     memset(m, 0, sizeof m);
     memset(w, 0, sizeof w);
