@@ -19,6 +19,7 @@ static const struct {
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
     { "permute", "reorder a checkpoint by importance, so that sizes are prefixes", ns_cmd_permute },
     { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
+    { "export", "write one size as GGUF, for llama.cpp", ns_cmd_export },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
