@@ -6,6 +6,7 @@
 int ns_cmd_bench(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
 int ns_cmd_export(int argc, char **argv);
+int ns_cmd_importance(int argc, char **argv);
 int ns_cmd_inspect(int argc, char **argv);
 int ns_cmd_logits(int argc, char **argv);
 int ns_cmd_permute(int argc, char **argv);
