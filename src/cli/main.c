@@ -20,6 +20,7 @@ static const struct {
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
+    { "problems", "make reasoning problems to train on and to measure by", ns_cmd_problems },
     { "logits", "logits and inner values for given token ids, to a file", ns_cmd_logits },
     { "tokenize", "text to token ids and back", ns_cmd_tokenize },
     { "template", "a conversation to its prompt, through the chat template", ns_cmd_template },
