@@ -19,6 +19,7 @@ static const struct {
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
+    { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
     { "problems", "make reasoning problems to train on and to measure by", ns_cmd_problems },
     { "logits", "logits and inner values for given token ids, to a file", ns_cmd_logits },
