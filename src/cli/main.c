@@ -17,6 +17,8 @@ static const struct {
     { "chat", "hold a conversation; the size may change on the way", ns_cmd_chat },
     { "inspect", "what is in a checkpoint: layers, sizes, bytes", ns_cmd_inspect },
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
+    { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
+    { "export", "write one size as GGUF, for llama.cpp", ns_cmd_export },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
