@@ -4,9 +4,9 @@
     make_demo_tokenizer.py PROBLEMS.jsonl -o examples/demo/text      (from `nestar problems -n 5000 -o PROBLEMS.jsonl`)
     make_demo_tokenizer.py PROBLEMS.jsonl --check examples/demo/text [--nestar build/nestar]
 
-The ids: the special tokens of the Nemotron family where that family has them, then the 256 bytes, then the words that the
-problems use, then reserved ones up to the size. There are no merges: a word that is in the vocabulary is one token
-(ignore_merges), everything else goes by the byte, so digits and the names of variables always stand alone.
+The ids: the special tokens of the Nemotron family where that family has them, then the 256 bytes, then merges that make one
+token of every word the problems use, then reserved ones up to the size. Digits and the names of variables always stand alone:
+only letters within a word are merged, and a space with a whole word, last of all.
 
 --check compares the files with Hugging Face tokenizers and jinja2 on every line of PROBLEMS.jsonl: ids, decoding, and the
 prompt that nestar renders. Needs tokenizers and jinja2 for that alone.
@@ -35,29 +35,51 @@ def byte_alphabet():
     return names
 
 
-def words(lines, room):
-    """Words of two bytes or more (a leading space is one) by the tokens they save."""
-    count = collections.Counter()
+def count_words(lines):
+    """Words of two letters or more, a leading space included, with their numbers."""
+    count = collections.Counter({w: 3 * len(lines) for w in MARKUP})
     for line in lines:
-        o = json.loads(line)
-        for m in o.get("messages", []):
+        for m in json.loads(line).get("messages", []):
             for text in (m.get("content", ""), m.get("reasoning_content", "")):
                 count.update(w for w in re.findall(r" ?[A-Za-z]+", text) if len(w.strip()) > 1)
-    count.update({w: 3 * len(lines) for w in MARKUP})
-    best = sorted(count, key=lambda w: (-count[w] * (len(w) - 1), w))
-    return best[:room]
+    return count
+
+
+def merges(count):
+    """Byte pair merges until every word is one token: the most frequent pair first, a leading space after everything else."""
+    stems = collections.Counter()
+    for w, n in count.items():
+        stems[w.strip()] += n
+    parts, out = {w: list(w) for w in stems}, []
+    while any(len(p) > 1 for p in parts.values()):
+        pairs = collections.Counter()
+        for w, p in parts.items():
+            for pair in zip(p, p[1:]):
+                pairs[pair] += stems[w]
+        best = min(pairs, key=lambda p: (-pairs[p], p))
+        out.append(best)
+        for p in parts.values():
+            i = 0
+            while i + 1 < len(p):
+                if (p[i], p[i + 1]) == best:
+                    p[i : i + 2] = [p[i] + p[i + 1]]
+                i += 1
+    return out + [(" ", w[1:]) for w in sorted(count) if w[0] == " "]
 
 
 def tokenizer(lines, size):
     alphabet = byte_alphabet()
-    chosen = words(lines, size - len(SPECIALS) - 256)
+    joined = merges(count_words(lines))
     # Hugging Face gives added tokens the ids behind the vocabulary unless they are words of it.
     vocab, first = {c: i for i, c in enumerate(SPECIALS)}, len(SPECIALS)
     for b in range(256):
         vocab[alphabet[b]] = first + b
-    for i, w in enumerate(chosen):
-        vocab["".join(alphabet[b] for b in w.encode())] = first + 256 + i
-    used = first + 256 + len(chosen)
+    spell = lambda w: "".join(alphabet[b] for b in w.encode())
+    for i, (a, b) in enumerate(joined):
+        vocab[spell(a + b)] = first + 256 + i
+    used = first + 256 + len(joined)
+    if used > size:
+        sys.exit(f"{used} tokens are more than --vocab {size}")
     vocab.update((f"<SPECIAL_{i}>", i) for i in range(used, size))
     added = [(i, c) for c, i in vocab.items() if i < first or i >= used]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -75,7 +97,8 @@ def tokenizer(lines, size):
         "decoder": level,
         "model": {
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-            "fuse_unk": False, "byte_fallback": False, "ignore_merges": True, "vocab": vocab, "merges": [],
+            "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocab,
+            "merges": [[spell(a), spell(b)] for a, b in joined],
         },
     }
 
@@ -139,7 +162,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("problems")
     p.add_argument("-o", "--output", metavar="DIR")
-    p.add_argument("--vocab", type=int, default=320, help="size, padded with reserved tokens (default 320)")
+    p.add_argument("--vocab", type=int, default=384, help="size, padded with reserved tokens (default 384)")
     p.add_argument("--check", metavar="DIR")
     p.add_argument("--nestar", default="build/nestar")
     args = p.parse_args()

@@ -145,7 +145,7 @@ static char *make(const char *name)
 {
     tiny_opts o = tiny_defaults();
     char *dir = tiny_path(tiny_base, name);
-    o.vocab = 320;
+    o.vocab = 384;
     assert_int_equal(tiny_make(dir, &o), 0);
     copy_text(dir);
     return dir;
@@ -174,7 +174,7 @@ static int id_of(const ns_engine *en, const char *token)
 /* Every mixer gives nothing, and the head answers each token with the one behind it in the script. */
 static void script(const char *dir, const ns_engine *en, const char *const (*follows)[2], int n)
 {
-    enum { H = 64, V = 320 };
+    enum { H = 64, V = 384 };
     tiny_file f;
     tiny_load(&f, dir);
     for (size_t i = 0; i < f.n; i++)
