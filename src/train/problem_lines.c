@@ -29,9 +29,13 @@ static json_t *cut_line(const ns_problem *p, size_t at)
 static json_t *messages_line(const ns_problem *p, bool think)
 {
     json_t *answer = json_pack("{s:s, s:s}", "role", "assistant", "content", p->answer.data);
+    json_t *line = json_pack("{s:[{s:s, s:s}, O]}", "messages", "role", "user", "content", p->question.data, answer);
     if (think)
         json_object_set_new(answer, "reasoning_content", json_string(p->thought.data));
-    return json_pack("{s:[{s:s, s:s}, o]}", "messages", "role", "user", "content", p->question.data, answer);
+    else /* part of the prompt, then, and not of what is learnt */
+        json_object_set_new(line, "enable_thinking", json_false());
+    json_decref(answer);
+    return line;
 }
 
 int ns_problem_line(const ns_problem_opts *o, uint64_t index, ns_problem *p, ns_buf *out, ns_err *e)

@@ -301,8 +301,11 @@ static int check_line(const json_t *o, const ns_problem *p)
         assert_string_equal(text(json_array_get(m, 0), "content"), p->question.data);
         assert_string_equal(text(said, "role"), "assistant");
         assert_string_equal(text(said, "content"), p->answer.data);
-        if (!json_object_get(said, "reasoning_content"))
+        if (!json_object_get(said, "reasoning_content")) {
+            assert_true(json_is_false(json_object_get(o, "enable_thinking")));
             return 1;
+        }
+        assert_null(json_object_get(o, "enable_thinking"));
         assert_string_equal(text(said, "reasoning_content"), p->thought.data);
         return 0;
     }
