@@ -204,9 +204,14 @@ void ns_router_input(const ns_router *r, double budget, double *x)
     x[i] = t;
 }
 
+double ns_router_leaky_slope(double h)
+{
+    return h > 0 ? 1 : SLOPE;
+}
+
 double ns_router_leaky(double h)
 {
-    return h > 0 ? h : SLOPE * h;
+    return h * ns_router_leaky_slope(h);
 }
 
 void ns_router_axis_forward(const ns_router *r, const ns_router_axis *x, const double *input, double *h, double *logits)

@@ -70,7 +70,9 @@ bool ns_router_keeps(const ns_router *r, int layer, int kept);
 void ns_router_input(const ns_router *r, double budget, double *x);
 /* Forward of one axis: h [inner] receives fc1 x before the activation, logits [n_slots * n_choices]. */
 void ns_router_axis_forward(const ns_router *r, const ns_router_axis *x, const double *input, double *h, double *logits);
+/* The activation and its derivative. */
 double ns_router_leaky(double h);
+double ns_router_leaky_slope(double h);
 /* The cut for a budget in (0, 1]: the arg max of every slot, the first among equals. Valid for the architecture, unless axes conflict. */
 int ns_router_cut(const ns_arch *a, const ns_router *r, double budget, ns_cut *out, ns_err *e);
 /* The cut of one choice per slot: pick [sum of n_slots], axis by axis. */
