@@ -7,6 +7,7 @@ int ns_cmd_bench(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
 int ns_cmd_inspect(int argc, char **argv);
 int ns_cmd_logits(int argc, char **argv);
+int ns_cmd_quantize(int argc, char **argv);
 int ns_cmd_run(int argc, char **argv);
 int ns_cmd_score(int argc, char **argv);
 int ns_cmd_slice(int argc, char **argv);

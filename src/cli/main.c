@@ -17,6 +17,7 @@ static const struct {
     { "chat", "hold a conversation; the size may change on the way", ns_cmd_chat },
     { "inspect", "what is in a checkpoint: layers, sizes, bytes", ns_cmd_inspect },
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
+    { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },

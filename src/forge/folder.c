@@ -49,13 +49,11 @@ int ns_folder_json(const char *dir, const char *name, const json_t *v, ns_err *e
     return rc;
 }
 
-int ns_folder_copy_text(const char *from, const char *to, ns_err *e)
+static int copy_present(const char *from, const char *to, const char *const *names, size_t n, ns_err *e)
 {
-    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                         "chat_template.jinja", "generation_config.json" };
     ns_buf a = { 0 }, b = { 0 };
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < sizeof names / sizeof *names; i++) {
+    for (size_t i = 0; rc == 0 && i < n; i++) {
         ns_path_join(&a, from, names[i]);
         ns_path_join(&b, to, names[i]);
         if (a.failed || b.failed)
@@ -66,4 +64,17 @@ int ns_folder_copy_text(const char *from, const char *to, ns_err *e)
     ns_buf_release(&a);
     ns_buf_release(&b);
     return rc;
+}
+
+int ns_folder_copy_text(const char *from, const char *to, ns_err *e)
+{
+    static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                         "chat_template.jinja", "generation_config.json" };
+    return copy_present(from, to, names, sizeof names / sizeof *names, e);
+}
+
+int ns_folder_copy_nest(const char *from, const char *to, ns_err *e)
+{
+    static const char *const names[] = { "nest.json", "router.safetensors" };
+    return copy_present(from, to, names, sizeof names / sizeof *names, e);
 }

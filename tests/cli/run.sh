@@ -333,6 +333,17 @@ want "template: not JSON" 1 "JSON" "$N" template ck
 echo '{% frobnicate %}' >bad.jinja
 want "template: unknown tag" 1 "bad.jinja.*frobnicate" sh -c "echo '{}' | \"$N\" template bad.jinja"
 
+want "quantize" 0 "nvfp4.*weights, relative error 0.0" "$N" quantize ck --format nvfp4 --search -o q-nvfp4
+want "quantize: the sizes are there" 0 "small" "$N" inspect q-nvfp4
+want "quantize --json" 0 '"format": "fp8"' "$N" quantize ck --format fp8 --keep 'backbone.layers.1.*' --json -o q-fp8
+want "quantize: unknown format" 1 "int3" "$N" quantize ck --format int3 -o q-bad
+absent "quantize: nothing left" q-bad
+want "quantize: no format" 2 "format" "$N" quantize ck -o q-bad
+want "quantize: cache without statistics" 1 "statistics" "$N" quantize ck --format fp8 --kv fp8 -o q-bad
+want "quantize: missing statistics" 1 "nostats" "$N" quantize ck --format fp8 --calib nostats -o q-bad
+want "quantize: twice" 1 "already" "$N" quantize q-fp8 --format nvfp4 -o q-bad
+absent "quantize: nothing left" q-bad
+
 cat config.json nest.json >book
 want "bench" 0 "small" "$N" bench ck -s full -s small -p 16 -n 2 -r 1
 want "bench --json" 0 '"sizes"' "$N" bench ck -s small -p 0 -n 1 --json
