@@ -180,7 +180,8 @@ static void distribute(ns_data *d, const bool *held)
 int ns_data_hold_out(ns_data *d, int64_t n_docs, ns_err *e)
 {
     if (n_docs < 0 || n_docs >= d->n_docs)
-        return ns_fail(e, NS_EINVAL, "%lld documents are to be held out of %lld; one at least must stay", (long long)n_docs, (long long)d->n_docs);
+        return ns_fail(e, NS_EINVAL, "%lld documents are to be held out of %lld; one at least must stay", (long long)n_docs,
+                       (long long)d->n_docs);
     int64_t *order = malloc((size_t)d->n_docs * sizeof *order), *pieces = malloc((size_t)d->n_pieces * sizeof *pieces);
     bool *held = calloc((size_t)d->n_docs, sizeof *held);
     int rc = -1;

@@ -51,8 +51,8 @@ typedef struct ns_pack {
 int ns_pack_init(ns_pack *p, int max_tokens, ns_err *e);
 void ns_pack_release(ns_pack *p);
 
-/* The stream's position is one number: documents (pieces of cut ones) handed out since the start. Epochs are shuffled anew by the seed. `next` fills packs in
- * stream order, so a pack's content depends on the position and the sizes asked for alone; it never fails. */
+/* The stream's position is one number: documents (pieces of cut ones) handed out since the start. Epochs are shuffled anew by the seed.
+ * `next` fills packs in stream order, so a pack's content depends on the position and the room of the pack alone; it never fails. */
 void ns_data_seek(ns_data *d, int64_t position);
 int64_t ns_data_position(const ns_data *d);
 void ns_data_next(ns_data *d, ns_pack *out);
