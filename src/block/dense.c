@@ -44,7 +44,8 @@ void ns_dense_backward(const ns_blas *b, const ns_dense *d, int n, const ns_real
         ns_gemm(b, true, false, d->out, d->in, n, dy, ldy, x, ldx, true, d->dw, d->ld);
     if (d->db)
         add_rows(dy, ldy, n, d->out, d->db);
-    ns_gemm(b, false, false, n, d->in, d->out, dy, ldy, d->w, d->ld, add, dx, lddx);
+    if (dx)
+        ns_gemm(b, false, false, n, d->in, d->out, dy, ldy, d->w, d->ld, add, dx, lddx);
 }
 
 /* ---- the FFN ---- */

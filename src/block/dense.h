@@ -14,7 +14,7 @@ typedef struct ns_dense {
 ns_dense ns_dense_of(const ns_block_ctx *c, ns_role weight, ns_role bias, int expert, int in, int out);
 /* `add`: y += */
 void ns_dense_forward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, bool add, ns_real *y, int ldy);
-/* dw, db accumulate; dx is overwritten or, with `add`, accumulated. */
+/* dw, db accumulate; dx is overwritten or, with `add`, accumulated; NULL: not wanted. */
 void ns_dense_backward(const ns_blas *b, const ns_dense *d, int n, const ns_real *x, int ldx, const ns_real *dy, int ldy, bool add,
                        ns_real *dx, int lddx);
 
