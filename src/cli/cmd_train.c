@@ -283,7 +283,7 @@ static void on_step(void *ctx, const json_t *line)
 static void announce(const run *r)
 {
     const args *a = r->a;
-    const ns_net_opts no = { .max_tokens = a->o.seq_tokens, .max_seqs = a->o.seq_tokens, .recompute = a->o.recompute };
+    const ns_net_opts no = { .max_tokens = a->o.seq_tokens, .max_seqs = NS_PACK_SEQS(a->o.seq_tokens), .recompute = a->o.recompute };
     const double count = (double)r->params.count, step = (double)a->o.seq_tokens * a->o.packs * a->o.micro_batches * ns_comm_size(r->comm);
     if (ns_comm_rank(r->comm) != 0)
         return;

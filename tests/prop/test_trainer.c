@@ -606,7 +606,7 @@ static void test_eval(void **state)
     o.workers = 3;
     assert_int_equal(ns_train_eval(&s.p, s.w, NULL, NULL, s.data, &o, s.comm, &got, &e), 0);
     ns_blas *b = ns_blas_open(&e);
-    ns_net *net = ns_net_new(&s.p, b, &(ns_net_opts){ .max_tokens = SEQ, .max_seqs = SEQ, .forward_only = true }, &e);
+    ns_net *net = ns_net_new(&s.p, b, &(ns_net_opts){ .max_tokens = SEQ, .max_seqs = NS_PACK_SEQS(SEQ), .forward_only = true }, &e);
     assert_non_null(net);
     assert_int_equal(ns_pack_init(&p, SEQ, &e), 0);
     for (int64_t k = 0; ns_data_eval(s.data, &k, &p);)
