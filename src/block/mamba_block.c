@@ -363,7 +363,7 @@ static void dt_backward(const mamba *m, const chunk *k)
         ns_vec_sigmoid(w->raw + h * Q, Q, slope);
         for (int l = 0; l < k->q; l++) {
             int i = h * Q + l;
-            ns_real g = w->dt[i] > low && w->dt[i] < high ? w->ddt[i] * (w->raw[i] > 20 ? 1 : slope[l]) : 0;
+            ns_real g = w->dt[i] <= low || w->dt[i] >= high ? 0 : w->ddt[i] * (w->raw[i] > 20 ? 1 : slope[l]);
             row[l * d->total + h] = g;
             w->d_dt_bias[h] += g;
         }
