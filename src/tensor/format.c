@@ -146,16 +146,20 @@ static uint8_t block_scale(const float *x, float global_scale)
     return ns_f32_to_e4m3(s);
 }
 
+void ns_nvfp4_encode_block(const float *x, float s, uint8_t *q)
+{
+    uint8_t code[16];
+    for (int j = 0; j < 16; j++)
+        code[j] = ns_f32_to_e2m1(x[j] / s);
+    for (int j = 0; j < 8; j++)
+        q[j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
+}
+
 void ns_nvfp4_encode_row(const float *x, int n, float global_scale, uint8_t *q, uint8_t *scale)
 {
     assert(n % 16 == 0);
-    for (int b = 0; b < n / 16; b++, x += 16, q += 8) {
-        scale[b] = block_scale(x, global_scale);
-        float s = ns_e4m3_values[scale[b]] * global_scale;
-        uint8_t code[16];
-        for (int j = 0; j < 16; j++)
-            code[j] = ns_f32_to_e2m1(x[j] / s);
-        for (int j = 0; j < 8; j++)
-            q[j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
+    for (int b = 0; b < n / 16; b++) {
+        scale[b] = block_scale(x + 16 * b, global_scale);
+        ns_nvfp4_encode_block(x + 16 * b, ns_e4m3_values[scale[b]] * global_scale, q + 8 * b);
     }
 }

@@ -66,4 +66,6 @@ void ns_row_decode(const ns_mat *m, int row, int col, int n, float *out);
  *   s = e4m3(clamp(amax / (6 * global_scale), 2^-9, 448)), 1.0 where the quotient is 0;  q = e2m1(x / (s * global_scale))
  * global_scale is amax(tensor) / (6 * 448). */
 void ns_nvfp4_encode_row(const float *x, int n, float global_scale, uint8_t *q, uint8_t *scale);
+/* One block of 16 under a given scale: q[0..8) = e2m1(x / s), in pairs. */
+void ns_nvfp4_encode_block(const float *x, float s, uint8_t *q);
 #endif
