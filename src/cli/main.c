@@ -23,6 +23,8 @@ static const struct {
     { "export", "write one size as GGUF, for llama.cpp", ns_cmd_export },
     { "import", "a GGUF file to a Hugging Face folder", ns_cmd_import },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
+    { "train", "train a model, from scratch or from a checkpoint", ns_cmd_train },
+    { "plot", "curves of training logs", ns_cmd_plot },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
