@@ -1,31 +1,7 @@
 #!/bin/sh
-# Tests of nestar importance and nestar permute: rank.sh PATH-OF-NESTAR. Prints as run.sh does.
-[ $# -eq 1 ] || { echo "usage: $0 PATH-OF-NESTAR" >&2; exit 2; }
-case $1 in /*) N=$1 ;; *) N=$PWD/$1 ;; esac
-[ -x "$N" ] || { echo "$0: $N is not there" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/nestar-rank.XXXXXX") || exit 2
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 2
-export NS_CPU=ref NS_THREADS=2 LC_ALL=C
-passed=0 failed=0
-
-ok() { passed=$((passed + 1)); echo "ok $1"; }
-bad() { failed=$((failed + 1)); echo "not ok $1: $2"; sed 's/^/    /' err 2>/dev/null | head -5; }
-# want NAME STATUS PATTERN COMMAND..: exit status, and a pattern in what it printed (out and err)
-want() {
-    name=$1 status=$2 pattern=$3
-    shift 3
-    "$@" >out 2>err </dev/null
-    got=$?
-    if [ $got -ne "$status" ]; then bad "$name" "exit status $got, expected $status"
-    elif [ -n "$pattern" ] && ! cat out err | grep -q -e "$pattern"; then bad "$name" "no \"$pattern\" in the output"
-    else ok "$name"; fi
-}
-same() { if cmp -s "$2" "$3"; then ok "$1"; else bad "$1" "$2 and $3 differ"; fi; }
-differ() { if cmp -s "$2" "$3"; then bad "$1" "$2 and $3 are equal"; else ok "$1"; fi; }
-absent() { if [ -e "$2" ] || [ -e "$2.partial" ] || ls "$2".* >/dev/null 2>&1; then bad "$1" "$2 is there"; else ok "$1"; fi; }
+# Tests of nestar importance and nestar permute: rank.sh PATH-OF-NESTAR.
+. "$(dirname "$0")/lib.sh"
+export NS_THREADS=2
 
 # ---------------------------------------------------------------- what the tests work on
 
@@ -120,5 +96,4 @@ want "permute, statistics that are none" 1 "ids" "$N" permute ck --stats ids -o 
 want "permute into an existing folder" 1 "exists already" "$N" permute ck --random 1 -o ranked
 absent "refused orders leave nothing" x
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish
