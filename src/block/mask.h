@@ -20,6 +20,7 @@ typedef struct ns_axis_mask {
     ns_real *m;  /* [full width], in storage order (heads group by group); NULL: all ones */
     ns_real *dm; /* gradient, accumulated; NULL: not wanted */
     int live;    /* HIDDEN and the FFN axes: entries from here on are zero, and are not computed; else the full width */
+    int full;    /* entries of m and dm, as ns_mask_init made them */
 } ns_axis_mask;
 
 typedef struct ns_norm_mask {
@@ -48,8 +49,8 @@ void ns_mask_release(ns_net_mask *m);
 /* The hard mask of a cut, in place. */
 void ns_mask_set_cut(const ns_arch *a, const ns_cut *c, ns_net_mask *m);
 /* The soft mask of one axis of one layer (layer -1: HIDDEN): sum_j p[j] prefix(width[j]), with the norm corrections that follow from it
- * (the gated norm's from both MAMBA_HEADS and MAMBA_HEAD_DIM: set heads first, then dims). Heads and experts keep the first of every
- * group. The other direction adds d loss / d p[j] from the mask's gradients. */
+ * (the gated norm's from MAMBA_HEADS and MAMBA_HEAD_DIM both, as they stand). Heads and experts keep the first of every group. The
+ * other direction adds d loss / d p[j] from the mask's gradients, for shares of 0 as well. */
 void ns_mask_set_soft(const ns_arch *a, ns_net_mask *m, int layer, ns_axis x, int n, const int *width, const ns_real *p);
 void ns_mask_soft_backward(const ns_arch *a, const ns_net_mask *m, int layer, ns_axis x, int n, const int *width, const ns_real *p,
                            ns_real *dp);

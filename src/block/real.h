@@ -6,10 +6,10 @@
 
 #ifdef NS_REAL_DOUBLE
 typedef double ns_real;
-#define NS_R(f) f /* NS_R(exp)(x) */
+#define NS_R(fn) fn /* NS_R(exp)(x) */
 #else
 typedef float ns_real;
-#define NS_R(f) f##f
+#define NS_R(fn) fn##f
 #endif
 
 /* Loops worth several instruction sets carry this; the system picks one at start. Not under sanitizers: their run-time is not up when

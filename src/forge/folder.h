@@ -1,4 +1,4 @@
-/* Inside forge/: the files of a checkpoint folder that are not tensors. */
+/* The files of a checkpoint folder that are not tensors. For whoever writes folders: forge/ and train/. */
 #ifndef NS_FORGE_FOLDER_H
 #define NS_FORGE_FOLDER_H
 #include "base/json.h"

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "text/template_dir.h"
 
 const char *ns_version(void)
 {
@@ -64,28 +65,6 @@ static int read_generation(ns_engine *en, ns_err *e)
     return rc;
 }
 
-/* bos_token and its like as tokenizer_config.json or special_tokens_map.json have them: a string, or an object with "content". */
-static int read_special(ns_engine *en, ns_err *e)
-{
-    static const char *const files[] = { "special_tokens_map.json", "tokenizer_config.json" };
-    static const char *const keys[] = { "bos_token", "eos_token", "unk_token", "pad_token" };
-    en->special = json_object();
-    for (size_t f = 0; f < 2; f++) {
-        json_t *j = NULL;
-        if (ns_ckpt_json(en->ckpt->dir, files[f], &j, e) != 0)
-            return -1;
-        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-            json_t *v = json_object_get(j, keys[k]);
-            if (json_is_object(v))
-                v = json_object_get(v, "content");
-            if (json_is_string(v))
-                json_object_set(en->special, keys[k], v);
-        }
-        json_decref(j);
-    }
-    return 0;
-}
-
 /* Where no file names the token, its id in config.json does. */
 static void special_from_id(ns_engine *en, const char *key, int id)
 {
@@ -93,25 +72,6 @@ static void special_from_id(ns_engine *en, const char *key, int id)
     size_t n;
     if (!json_object_get(en->special, key) && id >= 0 && ns_tokenizer_bytes(en->tokenizer, id, &p, &n) == 0)
         json_object_set_new(en->special, key, json_stringn(p, n));
-}
-
-static int read_template(ns_engine *en, ns_err *e)
-{
-    ns_buf path = { 0 };
-    json_t *tc = NULL;
-    const char *text = NULL;
-    int rc = 0;
-    ns_path_join(&path, en->ckpt->dir, "chat_template.jinja");
-    if (ns_file_exists(path.data)) {
-        rc = (en->chat = ns_template_open(path.data, e)) ? 0 : -1;
-    } else if ((rc = ns_ckpt_json(en->ckpt->dir, "tokenizer_config.json", &tc, e)) == 0 && tc) {
-        rc = ns_json_str(tc, "chat_template", NULL, &text, e); /* the older place */
-        if (rc == 0 && text)
-            rc = (en->chat = ns_template_parse(text, strlen(text), "tokenizer_config.json: chat_template", e)) ? 0 : -1;
-    }
-    json_decref(tc);
-    ns_buf_release(&path);
-    return rc;
 }
 
 static int open_text(ns_engine *en, ns_err *e)
@@ -122,7 +82,7 @@ static int open_text(ns_engine *en, ns_err *e)
     if (ns_file_exists(path.data))
         rc = (en->tokenizer = ns_tokenizer_open(path.data, e)) ? 0 : -1;
     ns_buf_release(&path);
-    if (rc != 0 || read_special(en, e) != 0 || read_template(en, e) != 0)
+    if (rc != 0 || ns_template_open_dir(en->ckpt->dir, &en->chat, &en->special, e) != 0)
         return -1;
     if (!en->tokenizer)
         return 0;

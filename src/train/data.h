@@ -2,12 +2,13 @@
  *
  * A line is {"text": "..."} (every token counts), {"prompt": "...", "completion": "..."} (only the completion's tokens count, special
  * tokens are parsed in both), {"messages": [...]} (through the checkpoint's chat template; assistant turns count), or {"ids": [...],
- * "weights": [...]}. Each document gets the end-of-sequence token. A line that is none of these, or whose ids are outside the vocabulary,
- * is reported with file and line number, counted, and left out; a file without a good line is an error. A *.txt file is one document
- * per blank-line-separated paragraph.
+ * "weights": [...]}. Each document gets the end-of-sequence token, except conversations, which the template ends. A line that is none of
+ * these, or whose ids are outside the vocabulary, is reported with file and line number, counted, and left out; a file without a good
+ * line is an error. A *.txt file is one document per blank-line-separated paragraph.
  *
- * A batch packs whole documents; one longer than the batch's room is cut into pieces that start anew. The targets are the tokens shifted
- * by one inside a document; a document's last token has no target. */
+ * A batch packs whole documents; longer ones were cut into pieces that start anew. The targets are the tokens shifted by one inside a
+ * document; a document's last token is a target only and takes no room. Pieces overlap by that one token, so that a cut loses no target;
+ * a piece in which nothing counts is left out. */
 #ifndef NS_TRAIN_DATA_H
 #define NS_TRAIN_DATA_H
 #include "block/block.h"
@@ -16,12 +17,12 @@
 typedef struct ns_data ns_data;
 
 typedef struct ns_data_opts {
-    const char *const *paths; /* files; each may end in ":W", its share in sampling relative to the others (default: its tokens) */
+    const char *const *paths; /* files; all or none end in ":W", the share of tokens that is drawn from it (default: its tokens) */
     int n_paths;
     uint64_t seed;
     int vocab_size, eos_id;   /* eos_id -1: none is appended */
     const char *template_dir; /* where the chat template is; NULL: "messages" lines are bad lines */
-    int max_doc;              /* tokens of the longest document; longer are cut into pieces. 0: the sequence length */
+    int max_doc;              /* room that a document may take in a batch; longer are cut into pieces. At most the smallest batch */
 } ns_data_opts;
 
 /* Reads and tokenizes everything (documents are kept as 32-bit ids in memory). `tok` may be NULL when all lines have ids. */
@@ -30,11 +31,15 @@ void ns_data_free(ns_data *d);
 int64_t ns_data_tokens(const ns_data *d);
 int64_t ns_data_docs(const ns_data *d);
 int64_t ns_data_bad_lines(const ns_data *d);
+/* Of everything that decides what the stream hands out: a resumed run must find the same. */
+uint64_t ns_data_hash(const ns_data *d);
 /* The last n_docs documents (by a seeded shuffle that is the same for the same files and seed) are left out of training and come
  * from ns_data_eval instead. */
 int ns_data_hold_out(ns_data *d, int64_t n_docs, ns_err *e);
 
-/* One worker's batch; owned arrays of room for max_tokens. */
+/* One worker's batch; owned arrays of room for max_tokens. At most NS_PACK_SEQS documents, which bounds what a network keeps per
+ * sequence. */
+#define NS_PACK_SEQS(max_tokens) ((max_tokens) / 8 + 1)
 typedef struct ns_pack {
     ns_seqs seqs;
     int *ids, *start, *target;
@@ -46,8 +51,8 @@ typedef struct ns_pack {
 int ns_pack_init(ns_pack *p, int max_tokens, ns_err *e);
 void ns_pack_release(ns_pack *p);
 
-/* The stream's position is one number: documents handed out since the start. Epochs are shuffled anew by the seed. `next` fills packs in
- * stream order, so a pack's content depends on the position and the sizes asked for alone; it never fails. */
+/* The stream's position is one number: documents (pieces of cut ones) handed out since the start. Epochs are shuffled anew by the seed.
+ * `next` fills packs in stream order, so a pack's content depends on the position and the room of the pack alone; it never fails. */
 void ns_data_seek(ns_data *d, int64_t position);
 int64_t ns_data_position(const ns_data *d);
 void ns_data_next(ns_data *d, ns_pack *out);
