@@ -311,6 +311,22 @@ want "quantize: missing statistics" 1 "nostats" "$N" quantize ck --format fp8 --
 want "quantize: twice" 1 "already" "$N" quantize q-fp8 --format nvfp4 -o q-bad
 absent "quantize: nothing left" q-bad
 
+sed 's/MEM\*EME-/MEM*EMEM/' config.json >moe.json
+want "synth for export" 0 "" "$N" synth moe.json -o moe --dtype bf16 --seed 2 --text-dir text
+want "export" 0 "" "$N" export moe --to gguf --pre gpt-2 -o moe.gguf
+want "import" 0 "" "$N" import moe.gguf -o moe-back
+same "import: the weights are back" moe/model.safetensors moe-back/model.safetensors
+same "import: the tokenizer is back" moe/tokenizer.json moe-back/tokenizer.json
+same "import: the template is back" moe/chat_template.jinja moe-back/chat_template.jinja
+want "export of a size" 0 "" "$N" export moe --to gguf --size hidden=32,shared_ffn=32 --type q8_0 --pre gpt-2 -o moe32.gguf
+want "export: dense layers beside experts" 1 "dense FFN" "$N" export ck --to gguf -o no.gguf
+want "export: no format" 2 "to" "$N" export moe -o no.gguf
+absent "export: nothing left" no.gguf
+head -c 5000 moe.gguf >cut.gguf
+want "import: cut short" 1 "cut.gguf" "$N" import cut.gguf -o no-dir
+want "import: not GGUF" 1 "not a GGUF" "$N" import config.json -o no-dir
+absent "import: nothing left" no-dir
+
 cat config.json nest.json >book
 want "bench" 0 "small" "$N" bench ck -s full -s small -p 16 -n 2 -r 1
 want "bench --json" 0 '"sizes"' "$N" bench ck -s small -p 0 -n 1 --json
