@@ -5,12 +5,13 @@
  * goes through the chunks from the last to the first and recomputes all but in_proj's output, y and the states between chunks. */
 #include <string.h>
 
-#include "block/block.h"
 #include "block/conv_block.h"
+#include "block/dense.h"
+#include "block/space.h"
 #include "block/ssd.h"
 #include "block/vec.h"
 
-enum { Q = NS_SSD_CHUNK, ALIGN = 16 };
+enum { Q = NS_SSD_CHUNK };
 
 typedef struct dims {
     int groups, per_group, heads, p, n; /* heads in a group and in all, head_dim, state */
@@ -21,9 +22,9 @@ typedef struct dims {
 /* Scratch. Of one chunk unless said. */
 typedef struct work {
     ns_real *o, *dproj;                       /* [T, inner], where backward's dL/do becomes o; [T, total] */
-    ns_real *wt, *dwt, *db;                   /* convolution's weights and their gradient [taps, conv]; its bias gradient [conv] */
-    ns_real *channel, *dchannel;              /* [conv]: product of the masks; its gradient */
-    ns_real *a, *da, *dd, *d_dt_bias;         /* [heads] */
+    ns_real *wt, *channel, *a;                /* convolution's weights [taps, conv]; product of the masks [conv]; A [heads] */
+    ns_real *dwt, *db, *dchannel;             /* sums over the batch, up to u: convolution's gradients; that of `channel` */
+    ns_real *da, *dd, *d_dt_bias;             /* [heads] */
     ns_real *u, *sig, *post;                  /* [Q, conv]: before the activation; sigmoid(u); after activation and mask */
     ns_real *dpost;                           /* [Q + taps - 1, conv]: rows past the chunk are those of the chunk after it */
     ns_real *raw, *dt, *ddt;                  /* [heads][Q]: before softplus, after */
@@ -32,11 +33,17 @@ typedef struct work {
     ns_real *ds, *ssd;
 } work;
 
+/* What forward leaves for backward. */
+typedef struct kept {
+    ns_real *proj, *y, *states; /* [T, total]; [T, inner]; the states that enter chunks, but for first chunks */
+} kept;
+
 typedef struct mamba {
     const ns_block_ctx *c;
     dims d;
     work w;
-    const ns_real *proj, *y, *states; /* saved: [T, total], [T, inner], the states that enter chunks, but for first chunks */
+    kept kept;
+    ns_dense in, out;
     const ns_real *dt_bias, *skip, *norm;
     const ns_axis_mask *heads, *head_dim, *state; /* NULL without a mask */
     ns_norm_mask *norm_mask;                      /* likewise */
@@ -67,53 +74,46 @@ static dims dims_of(const ns_arch *a, int layer)
     return d;
 }
 
-static size_t round_up(size_t n)
+static void place_work(const dims *d, size_t tokens, ns_space *s, work *w)
 {
-    return (n + ALIGN - 1) / ALIGN * ALIGN;
-}
-
-/* Hands out the parts of scratch; with base NULL only counts. Returns the elements. */
-static size_t carve(const dims *d, size_t tokens, ns_real *base, work *w)
-{
-    size_t inner = (size_t)d->inner, conv = (size_t)d->conv, taps = (size_t)d->taps, heads = (size_t)d->heads, used = 0;
+    const size_t inner = (size_t)d->inner, conv = (size_t)d->conv, taps = (size_t)d->taps, heads = (size_t)d->heads;
     struct { ns_real **at; size_t n; } part[] = {
-        { &w->o, tokens * inner }, { &w->dproj, tokens * (size_t)d->total }, { &w->wt, taps * conv }, { &w->dwt, taps * conv },
-        { &w->db, conv }, { &w->channel, conv }, { &w->dchannel, conv }, { &w->a, heads }, { &w->da, heads }, { &w->dd, heads },
+        { &w->o, tokens * inner }, { &w->dproj, tokens * (size_t)d->total }, { &w->wt, taps * conv }, { &w->channel, conv },
+        { &w->a, heads }, { &w->dwt, taps * conv }, { &w->db, conv }, { &w->dchannel, conv }, { &w->da, heads }, { &w->dd, heads },
         { &w->d_dt_bias, heads }, { &w->u, Q * conv }, { &w->sig, Q * conv }, { &w->post, Q * conv }, { &w->dpost, (Q + taps - 1) * conv },
         { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->gate, inner },
         { &w->dgate, inner }, { &w->gated, inner }, { &w->dgated, inner }, { &w->normed, inner }, { &w->ds, d->state },
         { &w->ssd, ns_ssd_work(d->per_group, d->p) },
     };
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        *part[i].at = base ? base + used : NULL;
-        used += round_up(part[i].n);
-    }
-    return used;
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+        *part[i].at = ns_space_take(s, part[i].n);
 }
 
 static size_t mamba_scratch(const ns_arch *a, int layer, int n_tokens, int n_seqs)
 {
     (void)n_seqs;
     dims d = dims_of(a, layer);
+    ns_space s = { 0 };
     work w;
-    return carve(&d, (size_t)n_tokens, NULL, &w);
+    place_work(&d, (size_t)n_tokens, &s, &w);
+    return s.used;
 }
 
-static size_t saved_y(const dims *d, size_t tokens)
+static void place_kept(const dims *d, size_t tokens, ns_space *s, kept *k)
 {
-    return round_up(tokens * (size_t)d->total);
-}
-
-static size_t saved_states(const dims *d, size_t tokens)
-{
-    return saved_y(d, tokens) + round_up(tokens * (size_t)d->inner);
+    k->proj = ns_space_take(s, tokens * (size_t)d->total);
+    k->y = ns_space_take(s, tokens * (size_t)d->inner);
+    k->states = ns_space_take(s, tokens / Q * d->state); /* every one of them has a full chunk before it */
 }
 
 static size_t mamba_saved(const ns_arch *a, int layer, int n_tokens, int n_seqs)
 {
     (void)n_seqs;
     dims d = dims_of(a, layer);
-    return saved_states(&d, (size_t)n_tokens) + (size_t)(n_tokens / Q) * d.state; /* every state has a full chunk before it */
+    ns_space s = { 0 };
+    kept k;
+    place_kept(&d, (size_t)n_tokens, &s, &k);
+    return s.used;
 }
 
 /* ---- what both directions begin with ---- */
@@ -142,11 +142,12 @@ static void channel_mask(const mamba *m)
 
 static mamba begin(const ns_block_ctx *c, const ns_real *saved)
 {
-    size_t tokens = (size_t)c->seqs->n_tokens;
-    mamba m = { .c = c, .d = dims_of(c->arch, c->layer), .proj = saved, .eps = (ns_real)c->arch->gated_norm_eps, .scale = 1 };
-    carve(&m.d, tokens, c->scratch, &m.w);
-    m.y = saved + saved_y(&m.d, tokens);
-    m.states = saved + saved_states(&m.d, tokens);
+    mamba m = { .c = c, .d = dims_of(c->arch, c->layer), .eps = (ns_real)c->arch->gated_norm_eps, .scale = 1 };
+    ns_space scratch = ns_space_of(c->scratch), keep = ns_space_of(saved);
+    place_work(&m.d, (size_t)c->seqs->n_tokens, &scratch, &m.w);
+    place_kept(&m.d, (size_t)c->seqs->n_tokens, &keep, &m.kept);
+    m.in = ns_dense_of(c, NS_W_IN_PROJ, NS_W_IN_PROJ_BIAS, 0, c->hidden, m.d.total);
+    m.out = ns_dense_of(c, NS_W_OUT_PROJ, NS_W_OUT_PROJ_BIAS, 0, m.d.inner, c->hidden);
     m.dt_bias = weight(c, NS_W_DT_BIAS);
     m.skip = weight(c, NS_W_D);
     m.norm = weight(c, NS_W_GATED_NORM);
@@ -194,7 +195,7 @@ static void chunk_inputs(const mamba *m, const chunk *k)
     const dims *d = &m->d;
     const work *w = &m->w;
     const ns_real low = (ns_real)m->c->arch->dt_min, high = (ns_real)m->c->arch->dt_max;
-    const ns_real *row = m->proj + k->tok * (size_t)d->total;
+    const ns_real *row = m->kept.proj + k->tok * (size_t)d->total;
     size_t n = (size_t)k->q * (size_t)d->conv, all = (size_t)d->heads * Q;
     ns_conv_forward(&m->conv, row + d->inner, (size_t)d->total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->u);
     ns_vec_sigmoid(w->u, n, w->sig);
@@ -215,13 +216,7 @@ static ns_ssd scan_of(const mamba *m, const chunk *k, int group, int live)
     return (ns_ssd){ .q = k->q, .heads = live, .p = d->p, .n = d->n, .lds = d->per_group * d->p, .ld = d->conv,
                      .x = m->w.post + head * d->p, .b = b, .c = b + d->bc, .dt = m->w.dt + head * Q, .a = m->w.a + head,
                      .d = m->skip + head,
-                     .s_in = k->at ? m->states + k->slot * d->state + (size_t)group * (d->state / (size_t)d->groups) : NULL };
-}
-
-static void add_rows(const ns_real *x, size_t ld, int rows, size_t n, ns_real *sum)
-{
-    for (int t = 0; t < rows; t++)
-        ns_vec_axpy(n, 1, x + (size_t)t * ld, sum);
+                     .s_in = k->at ? m->kept.states + k->slot * d->state + (size_t)group * (d->state / (size_t)d->groups) : NULL };
 }
 
 /* ---- forward ---- */
@@ -231,27 +226,30 @@ static void gate_forward(const mamba *m, size_t t)
     const dims *d = &m->d;
     int width = d->per_group * d->p;
     size_t inner = (size_t)d->inner;
-    ns_vec_silu(m->proj + t * (size_t)d->total, inner, m->w.gate);
-    ns_vec_mul(m->w.gate, m->y + t * inner, inner, m->w.gated);
+    ns_vec_silu(m->kept.proj + t * (size_t)d->total, inner, m->w.gate);
+    ns_vec_mul(m->w.gate, m->kept.y + t * inner, inner, m->w.gated);
     for (int i = 0; i < d->inner; i += width)
         ns_vec_rmsnorm(m->w.gated + i, m->norm + i, width, width, m->eps, m->scale, m->w.o + t * inner + i);
 }
 
-static void chunk_forward(const mamba *m, const chunk *k, ns_real *y, ns_real *states)
+static void chunk_forward(const mamba *m, const chunk *k)
 {
     const dims *d = &m->d;
     int width = d->per_group * d->p;
     chunk_inputs(m, k);
+    if (m->c->tap)
+        m->c->tap(m->c->tap_ctx, &(ns_tap){ .kind = NS_TAP_MAMBA_BC, .layer = m->c->layer, .expert = -1, .rows = k->q, .cols = 2 * d->bc,
+                                            .x = m->w.post + d->inner, .ld = (size_t)d->conv });
     for (int g = 0; g < d->groups; g++) {
         int live = live_heads(m, g);
-        ns_real *yg = y + k->tok * (size_t)d->inner + g * width;
+        ns_real *y = m->kept.y + k->tok * (size_t)d->inner + g * width;
         for (int l = 0; l < k->q && live < d->per_group; l++)
-            memset(yg + l * d->inner + live * d->p, 0, (size_t)(width - live * d->p) * sizeof *yg);
+            memset(y + l * d->inner + live * d->p, 0, (size_t)(width - live * d->p) * sizeof *y);
         if (live == 0)
             continue;
         ns_ssd s = scan_of(m, k, g, live);
-        size_t next = k->at ? k->slot + 1 : k->slot;
-        ns_ssd_forward(m->c->blas, &s, yg, d->inner, k->last ? NULL : states + next * d->state + (size_t)(g * d->n * width), m->w.ssd);
+        ns_real *next = m->kept.states + (k->slot + (k->at > 0)) * d->state + g * d->n * width;
+        ns_ssd_forward(m->c->blas, &s, y, d->inner, k->last ? NULL : next, m->w.ssd);
     }
     for (int l = 0; l < k->q; l++)
         gate_forward(m, k->tok + (size_t)l);
@@ -262,13 +260,10 @@ static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out,
     mamba m = begin(c, saved);
     const dims *d = &m.d;
     const int tokens = c->seqs->n_tokens, H = c->arch->hidden_size;
-    const ns_real *in_bias = weight(c, NS_W_IN_PROJ_BIAS), *out_bias = weight(c, NS_W_OUT_PROJ_BIAS);
-    ns_gemm(c->blas, false, true, tokens, d->total, c->hidden, x, H, weight(c, NS_W_IN_PROJ), H, false, saved, d->total);
-    for (int t = 0; t < tokens && in_bias; t++)
-        ns_vec_axpy((size_t)d->total, 1, in_bias, saved + (size_t)t * (size_t)d->total);
+    ns_dense_forward(c->blas, &m.in, tokens, x, H, false, m.kept.proj, d->total);
     if (c->tap)
         c->tap(c->tap_ctx, &(ns_tap){ .kind = NS_TAP_MAMBA_X, .layer = c->layer, .expert = -1, .rows = tokens, .cols = d->inner,
-                                      .x = saved + d->inner, .ld = (size_t)d->total });
+                                      .x = m.kept.proj + d->inner, .ld = (size_t)d->total });
     chunk k = { 0 };
     for (int s = 0; s < c->seqs->n_seqs; s++) {
         int n = c->seqs->start[s + 1] - c->seqs->start[s];
@@ -276,13 +271,11 @@ static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out,
             k.tok = (size_t)(c->seqs->start[s] + k.at);
             k.q = n - k.at < Q ? n - k.at : Q;
             k.last = k.at + Q >= n;
-            chunk_forward(&m, &k, saved + saved_y(d, (size_t)tokens), saved + saved_states(d, (size_t)tokens));
+            chunk_forward(&m, &k);
             k.slot += k.at > 0;
         }
     }
-    ns_gemm(c->blas, false, true, tokens, c->hidden, d->inner, m.w.o, d->inner, weight(c, NS_W_OUT_PROJ), d->inner, false, out, H);
-    for (int t = 0; t < tokens && out_bias; t++)
-        ns_vec_axpy((size_t)c->hidden, 1, out_bias, out + (size_t)t * (size_t)H);
+    ns_dense_forward(c->blas, &m.out, tokens, m.w.o, d->inner, false, out, H);
 }
 
 /* ---- backward ---- */
@@ -306,7 +299,7 @@ static void gate_backward(const mamba *m, size_t t, ns_real *gy, ns_real *d_norm
     const work *w = &m->w;
     const int width = d->per_group * d->p;
     const size_t inner = (size_t)d->inner;
-    const ns_real *z = m->proj + t * (size_t)d->total, *y = m->y + t * inner;
+    const ns_real *z = m->kept.proj + t * (size_t)d->total, *y = m->kept.y + t * inner;
     ns_real *o = w->o + t * inner, *dz = w->dproj + t * (size_t)d->total, d_eps = 0;
     ns_vec_sigmoid(z, inner, w->gate);
     gate_open(inner, z, y, w->gate, w->dgate, w->gated);
@@ -392,7 +385,7 @@ static void chunk_backward(const mamba *m, const chunk *k, ns_real *d_norm, bool
         memset(w->dpost + (size_t)k->q * conv, 0, tail * sizeof *w->dpost);
     scan_backward(m, k);
     activate_backward((size_t)k->q, conv, w->u, w->sig, m->heads ? w->channel : NULL, w->dpost, w->dchannel);
-    ns_conv_backward(&m->conv, m->proj + at, (size_t)d->total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->dpost, w->dproj + at,
+    ns_conv_backward(&m->conv, m->kept.proj + at, (size_t)d->total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->dpost, w->dproj + at,
                      (size_t)d->total, weights ? w->dwt : NULL, weights ? w->db : NULL);
     memmove(w->dpost + Q * conv, w->dpost, tail * sizeof *w->dpost);
     dt_backward(m, k);
@@ -456,25 +449,15 @@ static void mamba_backward(const ns_block_ctx *c, const ns_real *x, const ns_rea
     const dims *d = &m.d;
     const work *w = &m.w;
     const int tokens = c->seqs->n_tokens, H = c->arch->hidden_size;
-    ns_gemm(c->blas, false, false, tokens, d->inner, c->hidden, dy, H, weight(c, NS_W_OUT_PROJ), d->inner, false, w->o, d->inner);
-    /* the sums, which lie one after the other */
-    memset(w->dwt, 0, (size_t)(w->channel - w->dwt) * sizeof *w->dwt);
-    memset(w->dchannel, 0, (size_t)d->conv * sizeof *w->dchannel);
-    memset(w->da, 0, (size_t)(w->u - w->da) * sizeof *w->da);
+    ns_gemm(c->blas, false, false, tokens, d->inner, c->hidden, dy, H, m.out.w, d->inner, false, w->o, d->inner);
+    memset(w->dwt, 0, (size_t)(w->u - w->dwt) * sizeof *w->dwt);
     chunks_backward(&m, gradient(c, NS_W_GATED_NORM), c->g != NULL);
-    ns_gemm(c->blas, false, false, tokens, c->hidden, d->total, w->dproj, d->total, weight(c, NS_W_IN_PROJ), H, false, dx, H);
+    ns_dense_backward(c->blas, &m.in, tokens, x, H, w->dproj, d->total, false, dx, H);
     if (m.heads)
         mask_backward(&m);
-    if (!c->g)
-        return;
-    ns_real *in_bias = gradient(c, NS_W_IN_PROJ_BIAS), *out_bias = gradient(c, NS_W_OUT_PROJ_BIAS);
-    ns_gemm(c->blas, true, false, c->hidden, d->inner, tokens, dy, H, w->o, d->inner, true, gradient(c, NS_W_OUT_PROJ), d->inner);
-    ns_gemm(c->blas, true, false, d->total, c->hidden, tokens, w->dproj, d->total, x, H, true, gradient(c, NS_W_IN_PROJ), H);
-    if (in_bias)
-        add_rows(w->dproj, (size_t)d->total, tokens, (size_t)d->total, in_bias);
-    if (out_bias)
-        add_rows(dy, (size_t)H, tokens, (size_t)c->hidden, out_bias);
-    add_small(&m);
+    ns_dense_backward(c->blas, &m.out, tokens, w->o, d->inner, dy, H, false, NULL, 0);
+    if (c->g)
+        add_small(&m);
 }
 
 const ns_mixer ns_mixer_mamba = { mamba_saved, mamba_scratch, mamba_forward, mamba_backward };

@@ -59,7 +59,7 @@ NS_CLONES static void exponents(int q, const ns_real *restrict cs, ns_real *rest
     for (int l = 0; l < q; l++)
         for (int m = 0; m < width(l); m++) {
             ns_real d = cs[l] - cs[m];
-            e[l * Q + m] = m > l ? -1000 : d < 0 ? d : 0;
+            e[l * Q + m] = m > l ? -1000 : d > 0 ? 0 : d; /* a NaN stays one */
         }
 }
 
