@@ -60,13 +60,6 @@ class Here:
         if stdout:
             os.rename(self.path(stdout) + ".partial", self.path(stdout))
 
-    def json(self, path, dry):
-        """A JSON file that a command wrote; `dry` stands in for it in a dry run."""
-        if self.dry:
-            return dry
-        with open(path, encoding="utf-8") as f:
-            return json.load(f)
-
 
 class Graph:
     def __init__(self, work):

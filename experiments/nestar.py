@@ -11,15 +11,15 @@ def problems(here, out, n, seed, split, level):
     here.sh([NESTAR, "problems", "-n", n, "--seed", seed, "--split", split, "--level", level, "-o", here.path(out)], out)
 
 
-def schedule(steps, seq, lr, seed):
-    return ["--steps", steps, "--seq", seq, "--lr", lr, "--lr-min", lr / 10, "--warmup", max(1, steps // 50), "--seed", seed,
-            "--resume", "--dtype", "f32"]  # fmt: skip
+def schedule(steps, seq, packs, lr, seed):
+    return ["--steps", steps, "--seq", seq, "--batch", packs, "--lr", lr, "--lr-min", lr / 10, "--warmup", max(1, steps // 50),
+            "--seed", seed, "--eval-docs", HOLD_OUT, "--resume", "--dtype", "f32"]  # fmt: skip
 
 
 def train(here, config, text_dir, data, steps, seq, packs, lr, seed, evals, out):
     """From scratch; `evals` evaluations on the way are in the log of the run, OUT.train."""
-    here.sh([NESTAR, "train", config, "--tokenizer", text_dir, "--data", data, *schedule(steps, seq, lr, seed), "--batch", packs,
-             "--eval-docs", HOLD_OUT, "--eval-every", max(1, steps // evals), "-o", here.path(out)], out)  # fmt: skip
+    here.sh([NESTAR, "train", config, "--tokenizer", text_dir, "--data", data, *schedule(steps, seq, packs, lr, seed),
+             "--eval-every", max(1, steps // evals), "-o", here.path(out)], out)  # fmt: skip
 
 
 def curve(folder, name="ckpt"):
@@ -35,9 +35,15 @@ def curve(folder, name="ckpt"):
 
 
 def elastify(here, parent, data, steps, seq, packs, lr, seed, out, sizes, stage2=()):
-    """sizes: options that say which sizes. The report of sizes, costs and held-out losses is OUT.json."""
-    here.sh([NESTAR, "elastify", parent, "--data", data, *schedule(steps, seq, lr, seed), "--packs", packs, "--hold-out", HOLD_OUT,
-             *sizes, *stage2, "--json", "-o", here.path(out)], out, out + ".json")  # fmt: skip
+    """sizes: options that say which sizes. OUT.jsonl has the log and, in its last line, the report."""
+    here.sh([NESTAR, "elastify", parent, "--data", data, *schedule(steps, seq, packs, lr, seed), *sizes, *stage2, "--json",
+             "-o", here.path(out)], out, out + ".jsonl")  # fmt: skip
+
+
+def sizes_of(folder, out="ckpt"):
+    """The sizes in the report of an elastification: [{name, budget, share, params_total, params_active, held_out: {ce, kl, ..}}]."""
+    with open(os.path.join(folder, out + ".jsonl"), encoding="utf-8") as f:
+        return json.loads(f.readlines()[-1])["sizes"]
 
 
 def fixed(name, size):
@@ -62,7 +68,7 @@ def slice_of(here, ckpt, size, out):
 
 
 def accuracy(here, ckpt, task, n, sizes, out):
-    here.sh([NESTAR, "eval", ckpt, "--task", task, "-n", n, "--sizes", ",".join(sizes), "--json"], stdout=out)
+    here.sh([NESTAR, "eval", ckpt, "--task", task, "-n", n, "--sizes", ",".join(sizes), "--max-thought", 256, "--json"], stdout=out)
 
 
 def costs(here, config, variants, out):
@@ -73,8 +79,8 @@ def costs(here, config, variants, out):
     with open(here.path(out + ".nest.json"), "w", encoding="utf-8") as f:
         json.dump(nest, f)
     here.sh([NESTAR, "inspect", "--json", "--nest", here.path(out + ".nest.json"), config], stdout=out)
-    got = here.json(here.path(out), None)["variants"]["list"]
-    return {v["name"]: (v["params_total"], v["params_active"]) for v in got}
+    with open(here.path(out), encoding="utf-8") as f:
+        return {v["name"]: (v["params_total"], v["params_active"]) for v in json.load(f)["variants"]["list"]}
 
 
 def size_text(cut):

@@ -11,24 +11,6 @@ import nestar
 
 NAMES = ("full", "mid", "small")
 
-# What each part of the page says before its table. {hours}: time of the steps it needs beyond the ones before it.
-PARTS = {
-    "parent": ("The whole model after nesting", "The parent, and the nested checkpoint's full size."),
-    "sizes": ("Nested sizes against models of one size",
-              "Held-out cross-entropy of the nested sizes; of the same cut of the ranked parent before any training; of the same cut distilled "
-              "alone with as many tokens as the whole nested checkpoint had; and of a model of those dims from scratch with the parent's tokens."),
-    "family": ("Tokens of a family", "Tokens that a model of each size needs from scratch until it is as good as the nested size; the family is "
-               "the sizes below the parent. Read off one run of each with the parent's tokens and schedule; \">\" where that did not get there."),
-    "depth": ("Width against depth", "The ranked parent with 15 % fewer parameters: fewer channels, neurons and heads, or fewer layers; both distilled alike."),
-    "orders": ("Orders", "The same cut of the parent in order of importance and in random order; half of the experts by REAP and by how often they are "
-               "picked. Before any training, and after a short distillation."),
-    "router": ("Learned against hand-set sizes", "The router's sizes, and sizes of the same cost in which all axes are cut alike, trained alike."),
-    "stages": ("The second stage", "The same number of tokens in one stage, or 70 % of them in the first and 30 % in the second (documents four times as "
-               "long, sizes drawn .5/.3/.2). On held-out documents, and on long ones that need more steps than most of the training."),
-    "budgets": ("Budgets", "Active parameters of the sizes that the router chose, as a share of the parent's."),
-    "unseen": ("Budgets between the trained ones", "What the router answers to budgets it was not trained for, and the loss there."),
-}  # fmt: skip
-
 
 # --------------------------------------------------------------------------
 # Figures of one seed
@@ -40,11 +22,13 @@ def read(path):
         return json.load(f)
 
 
-def held(path):
-    """{size: its held-out cross-entropy, share of the parent's cost, parameters} of a report of elastify."""
+def held(folder, name="ckpt"):
+    """{size: its held-out cross-entropy, share of the parent's cost, parameters} of an elastification or a measurement."""
     out = {}
-    for z in read(path)["sizes"]:
-        out[z["name"]] = {"ce": z["held_out"]["ce"], "share": z["share"], "budget": z["budget"], "active": z["params_active"], "total": z["params_total"]}
+    for z in nestar.sizes_of(folder, name):
+        out[z["name"]] = {
+            "ce": z["held_out"]["ce"], "share": z["share"], "budget": z["budget"], "active": z["params_active"], "total": z["params_total"],
+        }  # fmt: skip
     return out
 
 
@@ -71,22 +55,22 @@ def seed_figures(plan, s):
         return plan.g.done(f"s{s}/{step}") is not None
 
     if ready("parent"):
-        put("parent/full/ce", held(folder("parent") + "/held.json")["full"]["ce"])
+        put("parent/full/ce", held(folder("parent"), "held")["full"]["ce"])
         put("parent/full/accuracy", accuracies(folder("parent") + "/accuracy.json")["full"])
     if ready("elastic"):
-        nested = held(folder("elastic") + "/ckpt.json")
+        nested = held(folder("elastic"))
         for name, z in nested.items():
             for k, v in z.items():
                 put(f"nested/{name}/{k}", v)
         for name, v in accuracies(folder("elastic") + "/accuracy.json").items():
             put(f"nested/{name}/accuracy", v)
         for part in ("pruned", "unseen", "long"):
-            for name, z in held(f"{folder('elastic')}/{part}.json").items():
+            for name, z in held(folder("elastic"), part).items():
                 put(f"{part}/{name}/ce", z["ce"])
                 put(f"{part}/{name}/share", z["share"])
     for name in NAMES[1:]:
-        if ready("alone-" + name) and os.path.exists(folder("alone-" + name) + "/ckpt.json"):
-            put(f"alone/{name}/ce", held(folder("alone-" + name) + "/ckpt.json")[name]["ce"])
+        if ready("alone-" + name) and os.path.exists(folder("alone-" + name) + "/ckpt"):
+            put(f"alone/{name}/ce", held(folder("alone-" + name))[name]["ce"])
         curve = nestar.curve(folder("scratch-" + name)) if ready("scratch-" + name) else None
         if curve:
             put(f"scratch/{name}/ce", curve[-1][1])
@@ -94,18 +78,18 @@ def seed_figures(plan, s):
             put(f"scratch/{name}/last", curve[-1][0])
     for step, key in (("uniform", "uniform"), ("two-stages", "two")):
         if ready(step):
-            for name, z in held(folder(step) + "/ckpt.json").items():
+            for name, z in held(folder(step)).items():
                 put(f"{key}/{name}/ce", z["ce"])
                 put(f"{key}/{name}/share", z["share"])
     if ready("two-stages"):
-        for name, z in held(folder("two-stages") + "/long.json").items():
+        for name, z in held(folder("two-stages"), "long").items():
             put(f"two/{name}/long", z["ce"])
     for step, names in (("width-depth", ("width", "depth")), ("rankings", ("importance", "random", "reap", "frequency"))):
         for name in names if ready(step) else ():
-            z = held(f"{folder(step)}/{name}.json")[name]
+            z = held(folder(step), name)[name]
             put(f"{step}/{name}/after", z["ce"])
             put(f"{step}/{name}/total", z["total"])
-            put(f"{step}/{name}/before", held(f"{folder(step)}/{name}.before.json")[name]["ce"])
+            put(f"{step}/{name}/before", held(folder(step), name + ".before")[name]["ce"])
     return out
 
 
@@ -144,15 +128,14 @@ class Table:
         return lines + ["| " + " | ".join(r) + " |" for r in rows]
 
     def parent(self):
-        return self.rows(["", "cross-entropy", "problems solved"], [
-            [label, self.cell(key + "/ce"), self.cell(key + "/accuracy", "{:.1f} %", 100)]
-            for label, key in (("parent", "parent/full"), *((f"nested, {n}", f"nested/{n}") for n in NAMES))
-        ])  # fmt: skip
+        kinds = [("parent", "parent/full"), *((f"nested, {n}", f"nested/{n}") for n in NAMES)]
+        rows = [[label, self.cell(key + "/ce"), self.cell(key + "/accuracy", "{:.1f} %", 100)] for label, key in kinds]
+        return self.rows(["", "cross-entropy", "problems solved"], rows)
 
     def sizes(self):
-        return self.rows(["size", "active parameters", "nested", "cut, not trained", "distilled alone", "from scratch"], [
-            [n, self.cell(f"nested/{n}/active", "{:,.0f}"), *(self.cell(f"{k}/{n}/ce") for k in ("nested", "pruned", "alone", "scratch"))] for n in NAMES[1:]
-        ])  # fmt: skip
+        kinds = ("nested", "pruned", "alone", "scratch")
+        rows = [[n, self.cell(f"nested/{n}/active", "{:,.0f}"), *(self.cell(f"{k}/{n}/ce") for k in kinds)] for n in NAMES[1:]]
+        return self.rows(["size", "active parameters", "nested", "cut, not trained", "distilled alone", "from scratch"], rows)
 
     def needed(self, names):
         """Tokens from scratch, over seeds, summed over names; whether each was reached everywhere."""
@@ -175,33 +158,32 @@ class Table:
             rows.append([label, "-", "-"] if need is None else [label, f"{sign}{need / 1e6:.1f} M", f"{sign}{need / spent:.1f}"])
         return self.rows(["", "tokens from scratch", f"ratio to the {spent / 1e6:.1f} M of nesting"], rows)
 
-    def pairs(self, step, names, total=False):
-        head = ["", *(["parameters"] if total else []), "before training", "after"]
-        return self.rows(head, [
-            [n, *([self.cell(f"{step}/{n}/total", "{:,.0f}")] if total else []), self.cell(f"{step}/{n}/before"), self.cell(f"{step}/{n}/after")] for n in names
-        ])  # fmt: skip
+    def pairs(self, step, names):
+        rows = [[n, self.cell(f"{step}/{n}/total", "{:,.0f}"), *(self.cell(f"{step}/{n}/{x}") for x in ("before", "after"))] for n in names]
+        return self.rows(["", "parameters", "before training", "after"], rows)
 
     def router(self):
-        return self.rows(["size", "router: share", "router: loss", "hand-set: share", "hand-set: loss"], [
-            [n, *(self.cell(f"{k}/{n}/{x}") for k in ("nested", "uniform") for x in ("share", "ce"))] for n in NAMES
-        ])  # fmt: skip
+        rows = [[n, *(self.cell(f"{k}/{n}/{x}") for k in ("nested", "uniform") for x in ("share", "ce"))] for n in NAMES]
+        return self.rows(["size", "router: share", "router: loss", "hand-set: share", "hand-set: loss"], rows)
 
     def stages(self):
-        return self.rows(["size", "one stage", "two stages", "one stage, long", "two stages, long"], [
-            [n, self.cell(f"nested/{n}/ce"), self.cell(f"two/{n}/ce"), self.cell(f"long/{n}/ce"), self.cell(f"two/{n}/long")] for n in NAMES
-        ])  # fmt: skip
+        keys = ("nested/{}/ce", "two/{}/ce", "long/{}/ce", "two/{}/long")
+        rows = [[n, *(self.cell(k.format(n)) for k in keys)] for n in NAMES]
+        return self.rows(["size", "one stage", "two stages", "one stage, long", "two stages, long"], rows)
 
     def budgets(self):
-        return self.rows(["size", "asked for", "chosen"], [[n, self.cell(f"nested/{n}/budget", "{:.2f}"), self.cell(f"nested/{n}/share")] for n in NAMES])
+        rows = [[n, self.cell(f"nested/{n}/budget", "{:.2f}"), self.cell(f"nested/{n}/share")] for n in NAMES]
+        return self.rows(["size", "asked for", "chosen"], rows)
 
     def unseen(self):
         names = sorted({k.split("/")[1] for k in self.f if k.startswith("unseen/")}, key=lambda n: -int(n[1:]))
-        return self.rows(["asked for", "chosen", "cross-entropy"], [[f"0.{n[1:]}", self.cell(f"unseen/{n}/share"), self.cell(f"unseen/{n}/ce")] for n in names])
+        rows = [[f"0.{n[1:]}", self.cell(f"unseen/{n}/share"), self.cell(f"unseen/{n}/ce")] for n in names]
+        return self.rows(["asked for", "chosen", "cross-entropy"], rows)
 
     def all(self, plan):
         return {
             "parent": self.parent(), "sizes": self.sizes(), "family": self.family(plan),
-            "depth": self.pairs("width-depth", ("width", "depth"), True),
+            "depth": self.pairs("width-depth", ("width", "depth")),
             "orders": self.pairs("rankings", ("importance", "random", "reap", "frequency")),
             "router": self.router(), "stages": self.stages(), "budgets": self.budgets(), "unseen": self.unseen(),
         }  # fmt: skip
@@ -256,7 +238,8 @@ def plots(plan, results, folder):
         if curve:
             curve = [(t / 1e6, loss) for t, loss in curve]
             level = f[f"nested/{name}/ce"][0]
-            curves += [(f"{name} from scratch", "lines lw 2", curve), (f"{name}, nested", "lines dt 2", [(curve[0][0], level), (curve[-1][0], level)])]
+            flat = [(t, level) for t, _ in curve]
+            curves += [(f"{name} from scratch", "lines lw 2", curve), (f"{name}, nested", "lines dt 2", flat)]
     if curves:
         gnuplot(os.path.join(folder, "scratch.svg"), ("tokens from scratch, millions", "held-out cross-entropy"), curves)
 
@@ -271,19 +254,12 @@ def between(text, name, body):
     return text[:a] + "\n" + body + "\n" + text[b:]
 
 
-def skeleton():
-    out = ["# Results", "", "Made by `experiments/run.py`, which says how; tables stand between markers and are replaced by it.", "",
-           "<!-- results:summary -->", "<!-- /results:summary -->", ""]  # fmt: skip
-    for name, (title, text) in PARTS.items():
-        out += [f"## {title}", "", text, "", f"<!-- results:{name} -->", f"<!-- /results:{name} -->", ""]
-    return "\n".join(out)
-
-
 def summary(results):
     hours = sum(s["seconds"] for s in results["steps"].values()) / 3600
     tokens = sum(s["tokens"] for s in results["steps"].values()) * results["scale"]
-    return (f"{results['seeds']} seeds at scale {results['scale']:g}: {len(results['steps'])} steps, {tokens / 1e6:.0f} million tokens of training, "
-            f"{hours:.1f} hours. Figures are means over seeds, ± the sample deviation; losses are nats per token on held-out problems.")  # fmt: skip
+    return (f"{results['seeds']} seeds at scale {results['scale']:g}: {len(results['steps'])} steps, {tokens / 1e6:.0f} million tokens of "
+            f"training, {hours:.1f} hours.\nFigures are means over seeds, ± the sample deviation; losses are nats per token on held-out "
+            "problems.")  # fmt: skip
 
 
 def write(plan, docs):
@@ -294,7 +270,10 @@ def write(plan, docs):
     with open(os.path.join(plan.g.work, "results.json"), "w", encoding="utf-8") as f:
         json.dump(results, f, indent=1)
     page = os.path.join(docs, "RESULTS.md")
-    text = open(page, encoding="utf-8").read() if os.path.exists(page) else skeleton()
+    if not os.path.exists(page):
+        shutil.copyfile(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "RESULTS.md"), page)
+    with open(page, encoding="utf-8") as f:
+        text = f.read()
     text = between(text, "summary", summary(results))
     for name, lines in Table(results).all(plan).items():
         text = between(text, name, "\n".join(lines))

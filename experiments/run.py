@@ -37,7 +37,7 @@ EXPERT_CUT = {"experts": 4}                                    # for comparing w
 ORDERS = {"importance": ("ranked", HAND_CUT), "random": ("shuffled", HAND_CUT), "reap": ("ranked", EXPERT_CUT),
           "frequency": ("frequency", EXPERT_CUT)}  # fmt: skip
 FEWER = 0.85                                                   # share of the parameters that width and depth keep
-TASK_N = 300                                                   # problems of an accuracy
+TASK_N = 300                                                   # problems of an accuracy (fewer below a tenth of the scale)
 
 
 def router_sizes():
@@ -53,6 +53,7 @@ class Plan:
         with open(CONFIG, encoding="utf-8") as f:
             self.config = json.load(f)
         count = max(2000, int(400_000 * scale))
+        self.task_n = max(30, int(TASK_N * min(1.0, 10 * scale)))
 
         def data(here, need):
             nestar.problems(here, "train.jsonl", count, 1, "train", "2-10")
@@ -89,12 +90,17 @@ class Seed:
     def add(self, name, what, run, needs, tokens, param=None):
         """needs: steps of this seed; run gets their folders by those names."""
         full = {n: n if n == "data" else f"s{self.s}/{n}" for n in ["data", *needs]}
-        self.g.add(f"s{self.s}/{name}", what, lambda here, need: run(here, {n: need[f] for n, f in full.items()}), full.values(), tokens, param)
+
+        def renamed(here, need):
+            run(here, {n: need[f] for n, f in full.items()})
+
+        self.g.add(f"s{self.s}/{name}", what, renamed, full.values(), tokens, param)
 
     # ---- what several experiments do ----
 
     def distil(self, here, need, ckpt, tokens, sizes, out="ckpt", stage2=(), steps=None):
-        nestar.elastify(here, ckpt, need["data"] + "/train.jsonl", steps or self.steps(tokens), SEQ, PACK, LR_KD, self.s, out, sizes, stage2)
+        steps = steps or self.steps(tokens)
+        nestar.elastify(here, ckpt, need["data"] + "/train.jsonl", steps, SEQ, PACK, LR_KD, self.s, out, sizes, stage2)
 
     def held_out(self, here, need, ckpt, out, sizes):
         nestar.measure(here, ckpt, need["data"] + "/train.jsonl", SEQ, PACK, self.s, out, sizes)
@@ -104,7 +110,7 @@ class Seed:
         nestar.measure(here, ckpt, need["data"] + "/long.jsonl", SEQ2, PACK, self.s, "long", sizes)
 
     def solved(self, here, need, ckpt, sizes):
-        nestar.accuracy(here, ckpt, need["data"] + "/test.jsonl", TASK_N, sizes, "accuracy.json")
+        nestar.accuracy(here, ckpt, need["data"] + "/test.jsonl", self.plan.task_n, sizes, "accuracy.json")
 
     def before_and_after(self, here, need, ckpt, name, cut):
         size = nestar.size_text(cut)
@@ -113,7 +119,8 @@ class Seed:
 
     def cuts(self, here, ckpt):
         """{name: cut} of the nested sizes; two budgets may share one, and then the smaller has none of its own."""
-        return {n: HAND_CUT for n in NAMES[1:]} if here.dry else nestar.variants(ckpt)
+        got = {n: HAND_CUT for n in NAMES[1:]} if here.dry else nestar.variants(ckpt)
+        return {n: got[n] for n in NAMES[1:] if n in got}
 
     # ---- the parent and its orders ----
 
@@ -163,7 +170,8 @@ class Seed:
             if cut is not None:
                 self.distil(here, need, need["orders"] + "/ranked", ELASTIC, nestar.fixed(name, nestar.size_text(cut)))
 
-        self.add("alone-" + name, f"the router's size {name} distilled alone, with the same tokens", run, ["orders", "elastic"], ELASTIC * KD)
+        what = f"the router's size {name} distilled alone, with the same tokens"
+        self.add("alone-" + name, what, run, ["orders", "elastic"], ELASTIC * KD)
 
     def scratch(self, name):
         steps = self.steps(PARENT)
@@ -175,14 +183,15 @@ class Seed:
                 config = here.path("slice") + "/config.json"
                 nestar.train(here, config, TEXT, need["data"] + "/train.jsonl", steps, SEQ, PACK, LR, self.s, 20, "ckpt")
 
-        self.add("scratch-" + name, f"a model of the size {name} from scratch, with the parent's tokens", run, ["elastic"], PARENT, [steps, LR])
+        what = f"a model of the size {name} from scratch, with the parent's tokens"
+        self.add("scratch-" + name, what, run, ["elastic"], PARENT, [steps, LR])
 
     # ---- hand-set sizes ----
 
     def uniform(self):
         def run(here, need):
-            dry = {"sizes": [{"name": n, "share": b} for n, b in zip(NAMES, BUDGETS)]}
-            shares = {z["name"]: z["share"] for z in here.json(need["elastic"] + "/ckpt.json", dry)["sizes"]}
+            sizes = [{"name": n, "share": b} for n, b in zip(NAMES, BUDGETS)] if here.dry else nestar.sizes_of(need["elastic"])
+            shares = {z["name"]: z["share"] for z in sizes}
             budgets = [1.0, *(shares[n] for n in NAMES[1:])]  # what the router's sizes cost, not what they were asked to
             sizes = ["--uniform", "--budgets", ",".join(f"{b:.4f}" for b in budgets), "--names", ",".join(NAMES), "--axes", ",".join(AXES),
                      "--round", 2]  # fmt: skip
