@@ -5,6 +5,7 @@
 
 int ns_cmd_bench(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
+int ns_cmd_elastify(int argc, char **argv);
 int ns_cmd_inspect(int argc, char **argv);
 int ns_cmd_logits(int argc, char **argv);
 int ns_cmd_quantize(int argc, char **argv);

@@ -19,6 +19,7 @@ static const struct {
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
     { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
+    { "elastify", "train all sizes of a nested checkpoint together", ns_cmd_elastify },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
     { "logits", "logits and inner values for given token ids, to a file", ns_cmd_logits },
