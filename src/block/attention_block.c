@@ -209,7 +209,8 @@ static void forward(const ns_block_ctx *c, const ns_real *x, ns_real *y, ns_real
     each_block(&t, &k, &w, attend);
     const ns_real *mo = masked_output(&t, &k, &w);
     if (c->tap) {
-        ns_tap tap = { .kind = NS_TAP_ATTENTION, .layer = c->layer, .expert = -1, .rows = t.n, .cols = t.q_dim, .x = mo, .ld = (size_t)t.q_dim };
+        ns_tap tap = { .kind = NS_TAP_ATTENTION, .layer = c->layer, .expert = -1, .rows = t.n, .cols = t.q_dim, .x = mo };
+        tap.ld = (size_t)t.q_dim;
         c->tap(c->tap_ctx, &tap);
     }
     ns_dense_forward(c->blas, &t.o, t.n, mo, t.q_dim, false, y, t.h);

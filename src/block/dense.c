@@ -6,7 +6,8 @@
 
 ns_dense ns_dense_of(const ns_block_ctx *c, ns_role weight, ns_role bias, int expert, int in, int out)
 {
-    const ns_param *w = ns_params_find(c->params, c->layer, weight), *b = bias < NS_W_COUNT ? ns_params_find(c->params, c->layer, bias) : NULL;
+    const ns_param *w = ns_params_find(c->params, c->layer, weight);
+    const ns_param *b = bias < NS_W_COUNT ? ns_params_find(c->params, c->layer, bias) : NULL;
     const size_t at = w->off + (size_t)expert * (size_t)w->rows * (size_t)w->cols;
     return (ns_dense){ .w = c->w + at,
                        .b = b ? c->w + b->off : NULL,
@@ -91,7 +92,8 @@ void ns_ffn_forward(const ns_block_ctx *c, const ns_ffn *f, int n, const ns_real
 {
     ns_dense_forward(c->blas, &f->up, n, x, ldx, false, u, f->ld);
     if (c->tap) {
-        ns_tap t = { .kind = NS_TAP_FFN, .layer = c->layer, .expert = f->expert, .rows = n, .cols = f->up.out, .x = u, .ld = (size_t)f->ld };
+        ns_tap t = { .kind = NS_TAP_FFN, .layer = c->layer, .expert = f->expert, .rows = n, .cols = f->up.out, .x = u };
+        t.ld = (size_t)f->ld;
         c->tap(c->tap_ctx, &t);
     }
     act_rows(n, f->up.out, f->ld, u, f->mask ? f->mask->m : NULL, act);

@@ -30,7 +30,8 @@ int ns_live_width(const ns_block_ctx *c, ns_axis x);
 ns_axis_mask *ns_mask_of(const ns_block_ctx *c, ns_axis x); /* NULL where all are ones */
 
 /* u [n, ld] is saved; act [n, ld] is scratch. */
-void ns_ffn_forward(const ns_block_ctx *c, const ns_ffn *f, int n, const ns_real *x, int ldx, ns_real *u, ns_real *act, ns_real *y, int ldy);
+void ns_ffn_forward(const ns_block_ctx *c, const ns_ffn *f, int n, const ns_real *x, int ldx, ns_real *u, ns_real *act, ns_real *y,
+                    int ldy);
 /* The gradient of sum_i weight[i] <dy_i, y_i>; weight NULL: ones. dweight[i] = <dy_i, y_i> (may be NULL) without y: through
  * dy_i W_down, which is needed anyway. The down projection has no bias where there is a weight. act and du [n, ld] are scratch. */
 void ns_ffn_backward(const ns_block_ctx *c, const ns_ffn *f, int n, const ns_real *x, int ldx, const ns_real *dy, int ldy,

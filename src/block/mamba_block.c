@@ -237,6 +237,9 @@ static void chunk_forward(const mamba *m, const chunk *k)
     const dims *d = &m->d;
     int width = d->per_group * d->p;
     chunk_inputs(m, k);
+    if (m->c->tap)
+        m->c->tap(m->c->tap_ctx, &(ns_tap){ .kind = NS_TAP_MAMBA_BC, .layer = m->c->layer, .expert = -1, .rows = k->q, .cols = 2 * d->bc,
+                                            .x = m->w.post + d->inner, .ld = (size_t)d->conv });
     for (int g = 0; g < d->groups; g++) {
         int live = live_heads(m, g);
         ns_real *y = m->kept.y + k->tok * (size_t)d->inner + g * width;

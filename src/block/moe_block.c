@@ -26,7 +26,8 @@ static moe moe_of(const ns_block_ctx *c)
 {
     const ns_arch *a = c->arch;
     const int *width = a->layers[c->layer].width, live = ns_live_width(c, NS_AXIS_SHARED_FFN);
-    moe m = { .c = c, .experts = ns_mask_of(c, NS_AXIS_EXPERTS), .n = c->seqs->n_tokens, .h = a->hidden_size, .topk = a->layers[c->layer].topk };
+    moe m = { .c = c, .experts = ns_mask_of(c, NS_AXIS_EXPERTS), .n = c->seqs->n_tokens, .h = a->hidden_size };
+    m.topk = a->layers[c->layer].topk;
     m.n_experts = width[NS_AXIS_EXPERTS];
     m.ffn = width[NS_AXIS_EXPERT_FFN];
     m.shared_ffn = width[NS_AXIS_SHARED_FFN];
@@ -98,7 +99,7 @@ static work work_at(const ns_arch *a, int layer, size_t n, ns_space *s)
 {
     const ns_layer *l = &a->layers[layer];
     const size_t experts = (size_t)l->width[NS_AXIS_EXPERTS], io = (size_t)(a->latent_size ? a->latent_size : a->hidden_size);
-    const int widest = l->width[NS_AXIS_EXPERT_FFN] > l->width[NS_AXIS_SHARED_FFN] ? l->width[NS_AXIS_EXPERT_FFN] : l->width[NS_AXIS_SHARED_FFN];
+    const int routed = l->width[NS_AXIS_EXPERT_FFN], shared = l->width[NS_AXIS_SHARED_FFN], widest = routed > shared ? routed : shared;
     work w = { .logits = ns_space_take(s, n * experts), .choice = ns_space_take(s, experts) };
     w.x = ns_space_take(s, n * io);
     w.y = ns_space_take(s, n * io);

@@ -51,7 +51,8 @@ typedef struct ns_loss {
 } ns_loss;
 
 /* Runs the head over blocks of tokens (logits are never all in memory). Also the gradients of the head (into g, unless it is NULL) and
- * of the final hidden states, which ns_net_backward then takes up; these are left out with forward_only, or without g at scale 0. `per_token` [n_tokens] receives each token's loss, or NULL. Adds to *out. */
+ * of the final hidden states, which ns_net_backward then takes up; these are left out with forward_only, or without g at scale 0.
+ * `per_token` [n_tokens] receives each token's loss, or NULL. Adds to *out. */
 void ns_net_loss(ns_net *n, const ns_real *w, ns_net_mask *mask, const ns_loss_spec *spec, ns_real *g, ns_real *per_token, ns_loss *out);
 /* Logits of tokens t0 .. t0+m-1 into out [m, vocab]. */
 void ns_net_logits(ns_net *n, const ns_real *w, const ns_net_mask *mask, int t0, int m, ns_real *out);

@@ -112,7 +112,8 @@ typedef double value_fn(void *ctx);
 enum { ONLY_NONZERO = 1 };
 
 /* Compares sum_i d_i grad_i with the central difference of f along a random d over x's n entries. */
-static inline void check_direction(const char *what, ns_real *x, const ns_real *grad, size_t n, int flags, ns_rng *r, value_fn *f, void *ctx)
+static inline void check_direction(const char *what, ns_real *x, const ns_real *grad, size_t n, int flags, ns_rng *r, value_fn *f,
+                                   void *ctx)
 {
     const double h = 1e-6;
     double want = 0, size = 0;
@@ -174,7 +175,8 @@ static inline void hash_picks(const fixture *f, const ns_layer_mask *lm, int lay
 {
     const ns_arch *a = f->arch;
     const int n = a->layers[layer].width[NS_AXIS_EXPERTS], size = n / a->n_group;
-    const ns_real *gate = ns_params_cat(&f->p, f->w, layer, NS_W_GATE, 0), *bias = ns_params_cat(&f->p, f->w, layer, NS_W_GATE_CORRECTION, 0);
+    const ns_real *gate = ns_params_cat(&f->p, f->w, layer, NS_W_GATE, 0);
+    const ns_real *bias = ns_params_cat(&f->p, f->w, layer, NS_W_GATE_CORRECTION, 0);
     double choice[64], worth[64];
     assert_true(n <= 64);
     for (int t = 0; t < rows; t++) {

@@ -45,7 +45,8 @@ static void run_open(run *r, const tiny_opts *o, const int *start, int n_seqs, b
     r->y = reals(th);
     r->dx = reals(th);
     r->saved = reals(r->mixer->saved(a, 0, start[n_seqs], n_seqs));
-    r->c = (ns_block_ctx){ .arch = a, .params = &r->f.p, .blas = r->f.blas, .seqs = &r->seqs, .w = r->f.w, .g = r->f.g, .hidden = a->hidden_size };
+    r->c = (ns_block_ctx){ .arch = a, .params = &r->f.p, .blas = r->f.blas, .seqs = &r->seqs, .w = r->f.w, .g = r->f.g };
+    r->c.hidden = a->hidden_size;
     r->c.scratch = reals(r->mixer->scratch(a, 0, start[n_seqs], n_seqs));
     if (masked) {
         r->c.mask = &r->mask.layer[0];

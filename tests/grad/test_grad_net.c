@@ -303,6 +303,97 @@ static void test_layer_off(void **state)
     whole_close(&n);
 }
 
+/* ---- soft masks ---- */
+
+enum { SHARES = 3 };
+
+typedef struct soft {
+    whole n;
+    int slots;
+    struct {
+        int layer, width[SHARES];
+        ns_axis axis;
+        ns_real p[SHARES], dp[SHARES];
+    } slot[64];
+} soft;
+
+static double value_soft(void *ctx)
+{
+    soft *s = ctx;
+    for (int i = 0; i < s->slots; i++)
+        ns_mask_set_soft(s->n.f.arch, s->n.mask, s->slot[i].layer, s->slot[i].axis, SHARES, s->slot[i].width, s->slot[i].p);
+    return value(&s->n);
+}
+
+/* Full, three quarters and half the width; every third slot has a share that is 0, whose gradient is wanted all the same. */
+static void add_slot(soft *s, int layer, ns_axis x, int full)
+{
+    ns_rng *r = &s->n.f.r;
+    const double a = 0.2 + 0.3 * ns_rng_uniform(r), b = s->slots % 3 ? 0.4 * ns_rng_uniform(r) : 0;
+    const int i = s->slots++;
+    assert_true(i < 64 && full % 4 == 0);
+    s->slot[i].layer = layer;
+    s->slot[i].axis = x;
+    for (int j = 0; j < SHARES; j++)
+        s->slot[i].width[j] = full / 4 * (4 - j);
+    s->slot[i].p[0] = (ns_real)a;
+    s->slot[i].p[1] = (ns_real)b;
+    s->slot[i].p[2] = (ns_real)(1 - a - b);
+}
+
+/* The gradient of the loss by the shares of every axis' widths, through masks and norm corrections. */
+static void test_soft_shares(void **state)
+{
+    (void)state;
+    soft s = { 0 };
+    whole_open(&s.n, &(setting){ .pattern = "ME*-", .ce = 1, .masked = true });
+    const ns_arch *a = s.n.f.arch;
+    add_slot(&s, -1, NS_AXIS_HIDDEN, a->hidden_size);
+    for (int i = 0; i < a->n_layers; i++)
+        for (int x = 1; x < NS_AXIS_COUNT; x++)
+            if (a->layers[i].width[x])
+                add_slot(&s, i, (ns_axis)x, a->layers[i].width[x]);
+    ns_net_tap(s.n.net, hash_tap, &s.n);
+    value_soft(&s);
+    gradients(&s.n, s.n.net, s.n.f.g, NULL, NULL);
+    for (int i = 0; i < s.slots; i++) {
+        ns_mask_soft_backward(a, s.n.mask, s.slot[i].layer, s.slot[i].axis, SHARES, s.slot[i].width, s.slot[i].p, s.slot[i].dp);
+        for (int j = 0; j < SHARES; j++)
+            check_direction(ns_axis_name(s.slot[i].axis), &s.slot[i].p[j], &s.slot[i].dp[j], 1, 0, &s.n.f.r, value_soft, &s);
+    }
+    whole_close(&s.n);
+}
+
+/* Copies carry values, sums carry gradients. */
+static void test_mask_copies(void **state)
+{
+    (void)state;
+    ns_err e = { 0 };
+    whole n;
+    ns_net_mask b;
+    whole_open(&n, &(setting){ .pattern = "ME*-", .ce = 1, .masked = true });
+    assert_int_equal(ns_mask_init(n.f.arch, &b, &e), 0);
+    const size_t size = flatten_mask(n.mask, NULL);
+    ns_real *ga = reals(size), *gb = reals(size);
+    gradients(&n, n.net, NULL, NULL, NULL);
+    flatten_mask(n.mask, ga);
+    ns_mask_copy(&b, n.mask);
+    ns_net_mask *first = n.mask;
+    n.mask = &b;
+    gradients(&n, n.net, NULL, NULL, NULL);
+    flatten_mask(&b, gb);
+    assert_memory_equal(ga, gb, size * sizeof *ga);
+    ns_mask_add_grad(&b, first);
+    flatten_mask(&b, gb);
+    for (size_t i = 0; i < size; i++)
+        assert_true(gb[i] == 2 * ga[i]);
+    ns_mask_release(&b);
+    n.mask = first;
+    free(ga);
+    free(gb);
+    whole_close(&n);
+}
+
 /* The loss by its definition, from ns_net_logits. */
 static void test_loss_values(void **state)
 {
@@ -381,7 +472,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_distillation), cmocka_unit_test(test_masked),
-        cmocka_unit_test(test_layer_off),     cmocka_unit_test(test_loss_values),  cmocka_unit_test(test_nan_shows),
+        cmocka_unit_test(test_layer_off),     cmocka_unit_test(test_soft_shares),  cmocka_unit_test(test_mask_copies),
+        cmocka_unit_test(test_loss_values),   cmocka_unit_test(test_nan_shows),
     };
     return cmocka_run_group_tests_name("grad_net", tests, tiny_setup, tiny_teardown);
 }
