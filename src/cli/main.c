@@ -24,6 +24,7 @@ static const struct {
     { "import", "a GGUF file to a Hugging Face folder", ns_cmd_import },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "train", "train a model, from scratch or from a checkpoint", ns_cmd_train },
+    { "elastify", "train all sizes of a nested checkpoint together", ns_cmd_elastify },
     { "plot", "curves of training logs", ns_cmd_plot },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },

@@ -13,14 +13,18 @@
 
 ns_elastify_opts ns_elastify_defaults(void)
 {
-    return (ns_elastify_opts){ .sizes = ns_elastic_defaults(), .train = ns_train_defaults(), .temperature = 1, .alpha = 1, .router_lr = 1e-2,
-                               .router_std = 0.1, .scale_from = 1, .scale_to = 10, .tau = 1, .hard = 0.004, .dtype = NS_BF16 };
+    ns_elastify_opts o = { .sizes = ns_elastic_defaults(), .train = ns_train_defaults(), .temperature = 1, .alpha = 1, .router_lr = 1e-2,
+                           .router_std = 0.1, .scale_from = 1, .scale_to = 10, .tau = 1, .hard = 0.004, .dtype = NS_F32 };
+    o.train.steps = 0;
+    o.train.schedule = (ns_schedule){ .lr = 1e-4, .lr_min = -1, .warmup = -1 };
+    return o;
 }
 
 typedef struct elastify {
     const ns_ckpt *c;
     const ns_tokenizer *tok;
     const ns_elastify_opts *o;
+    int64_t steps;   /* of stage one */
     const char *out;
     char *run;
     ns_comm *comm;
@@ -46,32 +50,48 @@ static int open_data(elastify *s, int seq)
     return s->o->hold_out > 0 ? ns_data_hold_out(s->data, s->o->hold_out, s->e) : 0;
 }
 
-static ns_train_opts stage_opts(const ns_elastify_opts *o, int stage)
+static ns_train_opts stage_opts(const elastify *s, int stage)
 {
+    const ns_elastify_opts *o = s->o;
     ns_train_opts t = o->train;
+    ns_schedule *c = &t.schedule;
+    t.steps = stage == 1 ? o->stage2_steps : s->steps;
     if (stage == 1) {
-        t.steps = o->stage2_steps;
         t.seq_tokens = o->stage2_seq ? o->stage2_seq : t.seq_tokens;
-        t.schedule.lr = o->stage2_lr > 0 ? o->stage2_lr : 0.7 * t.schedule.lr;
-        t.schedule.lr_min = t.schedule.lr_min < t.schedule.lr ? t.schedule.lr_min : t.schedule.lr;
+        c->lr = o->stage2_lr > 0 ? o->stage2_lr : 0.7 * c->lr;
     }
-    t.schedule.steps = t.steps;
+    c->lr_min = c->lr_min < 0 ? c->lr / 10 : c->lr_min < c->lr ? c->lr_min : c->lr;
+    c->warmup = c->warmup < 0 ? (t.steps + 49) / 50 : c->warmup;
+    c->steps = t.steps;
     return t;
+}
+
+/* Once through the data, when nothing else is said. */
+static int64_t default_steps(const elastify *s)
+{
+    const ns_train_opts *t = &s->o->train;
+    const int64_t step = (int64_t)t->seq_tokens * t->packs * t->micro_batches * ns_comm_size(s->comm);
+    return (ns_data_tokens(s->data) + step - 1) / step;
 }
 
 static int run_stage(elastify *s, int stage)
 {
     const ns_elastify_opts *o = s->o;
-    const ns_train_opts t = stage_opts(o, stage);
-    const int64_t both = o->train.steps + o->stage2_steps;
+    ns_train_opts t = stage_opts(s, stage);
+    if (open_data(s, t.seq_tokens) < 0)
+        return -1;
+    if (s->steps == 0) {
+        s->steps = default_steps(s);
+        t = stage_opts(s, stage);
+    }
     const bool soft = s->plan.router && !(stage == 1 && o->freeze_router);
     ns_elastic_stage st = { .arch = s->c->arch, .o = o, .plan = &s->plan, .learner = &s->learner, .train = &t, .stage = stage, .soft = soft,
-                            .first = stage == 1 ? o->train.steps : 0, .total = o->freeze_router ? o->train.steps : both,
+                            .first = stage == 1 ? s->steps : 0, .total = s->steps + (o->freeze_router ? 0 : o->stage2_steps),
                             .ranks = ns_comm_size(s->comm) };
     ns_objective obj;
     ns_buf dir = { 0 };
     ns_buf_addf(&dir, "%s/stage%d", s->run, stage + 1);
-    int rc = dir.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : open_data(s, t.seq_tokens);
+    int rc = dir.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : 0;
     if (rc == 0)
         rc = ns_elastic_stage_init(&st, s->teacher, &obj, s->e);
     if (rc == 0)
@@ -105,7 +125,7 @@ static int run_stages(elastify *s)
 
 static int evaluate(elastify *s)
 {
-    const ns_train_opts t = stage_opts(s->o, s->o->stage2_steps > 0);
+    const ns_train_opts t = stage_opts(s, s->o->stage2_steps > 0);
     ns_net_mask mask = { 0 };
     int rc = s->o->hold_out > 0 ? ns_mask_init(s->c->arch, &mask, s->e) : 0;
     for (int i = 0; rc == 0 && s->o->hold_out > 0 && i < s->plan.n; i++) {
@@ -230,7 +250,7 @@ static int prepare(elastify *s)
         return ns_fail(s->e, NS_EINVAL, "--freeze-router: there is %s", s->plan.router ? "no second stage" : "no router");
     if (s->plan.router)
         ns_router_init_weights(s->plan.router, o->router_std, o->seed);
-    ns_buf_addf(&run, o->run_dir ? "%s" : "%s.run", o->run_dir ? o->run_dir : s->out);
+    ns_buf_addf(&run, o->run_dir ? "%s" : "%s.train", o->run_dir ? o->run_dir : s->out);
     s->run = run.data;
     s->w = ns_alloc_aligned(s->p.count * sizeof *s->w);
     s->teacher = ns_alloc_aligned(s->p.count * sizeof *s->teacher);
@@ -256,7 +276,7 @@ static int check_out(const char *out, ns_err *e)
 int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastify_opts *o, const char *out, ns_comm *comm, json_t **report,
                 ns_err *e)
 {
-    elastify s = { .c = parent, .tok = tok, .o = o, .out = out, .comm = comm, .e = e };
+    elastify s = { .c = parent, .tok = tok, .o = o, .steps = o->train.steps, .out = out, .comm = comm, .e = e };
     int rc = ns_comm_rank(comm) == 0 ? check_out(out, e) : 0;
     if (rc == 0)
         rc = prepare(&s);

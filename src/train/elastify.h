@@ -13,7 +13,8 @@ typedef struct ns_elastify_opts {
     int64_t hold_out;        /* documents for the report at the end */
     uint64_t seed;           /* of data order, sizes drawn, router and its noise */
 
-    ns_train_opts train;     /* stage one: sizes are drawn alike. Its schedule's steps are its steps */
+    ns_train_opts train;     /* stage one: sizes are drawn alike. steps 0: once through the data; lr_min and warmup below 0: a tenth of
+                                lr, and 2 % of a stage's steps */
     int64_t stage2_steps;    /* stage two: longer sequences, large sizes more often; 0: none */
     int stage2_seq;          /* 0: as stage one */
     double stage2_lr;        /* 0: 0.7 of stage one's, as published */
@@ -30,7 +31,7 @@ typedef struct ns_elastify_opts {
     bool freeze_router;          /* in stage two: sizes are then the arg max cuts, hard */
 
     ns_dtype dtype;          /* NS_F32 or NS_BF16, of the checkpoint that is written */
-    const char *run_dir;     /* logs and resumable state of both stages; NULL: OUT.run */
+    const char *run_dir;     /* logs and resumable state of both stages; NULL: OUT.train */
     bool resume;
 } ns_elastify_opts;
 ns_elastify_opts ns_elastify_defaults(void);

@@ -350,7 +350,7 @@ static int add_scores(pass *p, ns_scores *out, ns_err *e)
 
 static int crew_init(ns_crew *c, ns_err *e)
 {
-    const ns_net_opts o = { .max_tokens = c->o->pack_tokens, .max_seqs = NS_PACK_SEQS(c->o->pack_tokens), .forward_only = true };
+    const ns_net_opts o = { .max_tokens = c->o->pack_tokens, .max_seqs = c->o->pack_tokens, .forward_only = true };
     if (!(c->pool = ns_pool_new(c->o->threads, e)) || !(c->blas = ns_blas_open(e)))
         return -1;
     c->n = ns_pool_threads(c->pool);

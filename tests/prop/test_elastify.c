@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
-#include "run/engine.h"
+#include "nestar.h"
 #include "store/safetensors.h"
 #include "tiny/tiny.h"
 #include "train/elastify.h"
@@ -113,7 +113,7 @@ static json_t *log_of(const char *out, int stage)
     char path[512], *line = NULL;
     size_t cap = 0;
     json_t *list = json_array();
-    snprintf(path, sizeof path, "%s.run/stage%d/log.jsonl", out, stage);
+    snprintf(path, sizeof path, "%s.train/stage%d/log.jsonl", out, stage);
     FILE *f = fopen(path, "r");
     assert_non_null(f);
     while (getline(&line, &cap, f) > 0)
@@ -338,7 +338,7 @@ static double *state_router(const char *out, int stage, size_t *n)
 {
     char path[512];
     ns_err e = { 0 };
-    snprintf(path, sizeof path, "%s.run/stage%d/resume/state.safetensors", out, stage);
+    snprintf(path, sizeof path, "%s.train/stage%d/resume/state.safetensors", out, stage);
     ns_store *st = ns_store_open(path, NS_LOAD_MMAP, &e);
     const ns_tensor *t = st ? ns_store_get(st, "router.w", &e) : NULL;
     if (!t)
