@@ -119,6 +119,19 @@ same "killed, interrupted, resumed: the same bytes" part/model.safetensors whole
 check "and every step once in the log" "$(wc -l <part.train/log.jsonl)" -eq 40
 }
 
+# ---------------------------------------------------------------- several processes
+
+cp "$N" lone # without the module beside it
+want "no module for MPI" 1 "nestar_mpi.so" env OMPI_COMM_WORLD_SIZE=2 ./lone train model/config.json --data plain.jsonl -o x
+if command -v mpirun >/dev/null 2>&1 && [ -e "$(dirname "$N")/nestar_mpi.so" ]; then
+    mpi() { timeout 120 mpirun --allow-run-as-root --oversubscribe -n 2 "$N" train "$@"; }
+    want "two ranks" 0 "on 2 ranks" mpi model/config.json --data plain.jsonl -o g --steps 6 --seq 128 --batch 1 --workers 1 --eval-docs 10 --eval-every 3 --lr 3e-3
+    check "a line for every step, once" "$(wc -l <g.train/log.jsonl)" -eq 6
+    check "the loss of one rank with twice the packs" "$(printf '%s %s\n' "$(number loss 6 g.train/log.jsonl)" "$last" | awk '{d = $1 - $2; print (d * d < 1e-6)}')" -eq 1
+    want "two ranks fail together" 1 "one at least must stay" mpi model/config.json --data plain.jsonl -o x --eval-docs 500
+    check "and say it once" "$(grep -c 'one at least' err)" -eq 1
+fi
+
 # ---------------------------------------------------------------- wrong calls
 
 want "no data" 2 "data" "$N" train model/config.json -o x
