@@ -1,4 +1,4 @@
-"""Shared helpers of export_golden.py and check_slice_hf.py.
+"""Shared helpers of export_golden.py, export_grads.py, bench_torch_train.py and check_slice_hf.py.
 
 The oracle of every golden fixture is Hugging Face transformers' own NemotronH
 model, run on the CPU in float32.  This file
@@ -164,6 +164,24 @@ def load_model(folder):
 # --------------------------------------------------------------------------
 
 
+def routing_margin(router, biased):
+    """[n]: how far each token's pick is from another one, so that one can tell whether rounding could change it.
+    biased: the router's scores with the correction bias, [n, experts]."""
+    groups = biased.unflatten(1, (router.num_group, -1)).topk(2, dim=-1)[0].sum(-1)
+    ranked = groups.sort(dim=-1, descending=True)
+    margin = torch.full((len(biased),), float("inf"))
+    allowed = biased
+    if router.topk_group < router.num_group:
+        margin = ranked.values[:, router.topk_group - 1] - ranked.values[:, router.topk_group]
+        keep = torch.zeros_like(groups).scatter_(1, ranked.indices[:, : router.topk_group], 1)
+        keep = keep.repeat_interleave(biased.shape[1] // router.num_group, dim=1)
+        allowed = biased.masked_fill(keep == 0, float("-inf"))
+    best = allowed.sort(dim=-1, descending=True).values
+    if router.top_k < best.shape[1]:
+        margin = torch.minimum(margin, best[:, router.top_k - 1] - best[:, router.top_k])
+    return margin
+
+
 @torch.no_grad()
 def run(model, ids):
     """ids [n] -> {"logits" [n,V], "hidden" [layer][n,H], "router" [{"indices","weights","margin",...}]}.
@@ -179,24 +197,11 @@ def run(model, ids):
         order = indices.argsort(dim=-1)
         scores = logits.sigmoid()
         biased = scores + module.e_score_correction_bias
-        # How far the pick is from another one, so that rounding cannot change it.
-        groups = biased.unflatten(1, (module.num_group, -1)).topk(2, dim=-1)[0].sum(-1)
-        ranked = groups.sort(dim=-1, descending=True)
-        margin = torch.full((len(biased),), float("inf"))
-        allowed = biased
-        if module.topk_group < module.num_group:
-            margin = ranked.values[:, module.topk_group - 1] - ranked.values[:, module.topk_group]
-            keep = torch.zeros_like(groups).scatter_(1, ranked.indices[:, : module.topk_group], 1)
-            keep = keep.repeat_interleave(biased.shape[1] // module.num_group, dim=1)
-            allowed = biased.masked_fill(keep == 0, float("-inf"))
-        best = allowed.sort(dim=-1, descending=True).values
-        if module.top_k < best.shape[1]:
-            margin = torch.minimum(margin, best[:, module.top_k - 1] - best[:, module.top_k])
         router.append(
             {
                 "indices": indices.gather(1, order).to(torch.int32),
                 "weights": weights.gather(1, order).float(),
-                "margin": margin,
+                "margin": routing_margin(module, biased),
                 # the picks without the correction bias / without the groups, for the audit
                 "unbiased": scores.topk(module.top_k, dim=-1)[1].sort(-1)[0].to(torch.int32),
                 "ungrouped": biased.topk(module.top_k, dim=-1)[1].sort(-1)[0].to(torch.int32),

@@ -22,6 +22,7 @@ typedef enum ns_tap_kind {
     NS_TAP_NORM,      /* input of the mixer after norm [T, H]; layer n_layers: after the final norm */
     NS_TAP_FFN,       /* FFN before ReLU^2: [T, width]; expert >= 0 with its tokens only, -1 the shared or dense FFN */
     NS_TAP_MAMBA_X,   /* x part of in_proj's output, before the convolution [T, inner] */
+    NS_TAP_MAMBA_BC,  /* B of all groups, then C, after convolution and SiLU [rows of a chunk, 2 * groups * state]: a call for every chunk */
     NS_TAP_ATTENTION, /* attention output before o_proj [T, heads * head_dim] */
     NS_TAP_EXPERT_OUT /* an expert's output before its gate weight [T_e, io]; `gate` has the weights */
 } ns_tap_kind;

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "ckpt/bind.h"
+#include "ckpt/router_file.h"
 
 int ns_ckpt_json(const char *dir, const char *name, json_t **out, ns_err *e)
 {
@@ -41,6 +42,28 @@ static int open_quant(ns_ckpt *c, ns_err *e)
     return c->quant ? 0 : ns_err_wrap(e, "%s", c->dir);
 }
 
+/* A router that nest.json describes has its weights beside it. */
+static int open_router(ns_ckpt *c, const char *nest_path, ns_err *e)
+{
+    const char *slash = nest_path ? strrchr(nest_path, '/') : NULL;
+    ns_buf path = { 0 };
+    int rc = 0;
+    if (!c->variants.router)
+        return 0;
+    if (!nest_path)
+        ns_path_join(&path, c->dir, "router.safetensors");
+    else
+        ns_buf_addf(&path, "%.*srouter.safetensors", slash ? (int)(slash + 1 - nest_path) : 0, nest_path);
+    if (path.failed)
+        rc = ns_fail(e, NS_ENOMEM, "%s: out of memory", c->dir);
+    else if (!ns_file_exists(path.data))
+        rc = ns_fail(e, NS_EIO, "%s: not there, but %s describes a router", path.data, nest_path ? nest_path : "nest.json");
+    else
+        rc = ns_router_read(c->variants.router, path.data, e);
+    ns_buf_release(&path);
+    return rc;
+}
+
 static int open_variants(ns_ckpt *c, const char *nest_path, ns_err *e)
 {
     ns_buf what = { 0 };
@@ -54,6 +77,8 @@ static int open_variants(ns_ckpt *c, const char *nest_path, ns_err *e)
         ns_path_join(&what, c->dir, "nest.json");
         rc = ns_variants_parse(c->arch, nest, nest_path ? nest_path : what.failed ? "nest.json" : what.data, &c->variants, e);
     }
+    if (rc == 0)
+        rc = open_router(c, nest_path, e);
     json_decref(nest);
     ns_buf_release(&what);
     return rc;

@@ -256,6 +256,15 @@ ns_cli_progress ns_cli_progress_start(const char *what, bool always)
     return (ns_cli_progress){ .what = what, .on = tty || always, .tty = tty, .start = ns_now() };
 }
 
+/* "12 %  1200 of 10000 tokens  350 tokens/s  25 s left" */
+static void print_count(const ns_cli_progress *p, size_t done, size_t total, double seconds)
+{
+    double rate = seconds > 0 ? (double)done / seconds : 0.0;
+    fprintf(stderr, "%s%s %3.0f %%  %zu of %zu %s  %.0f %s/s  %.0f s left%s", p->tty ? "\r" : "", p->what,
+            total ? 100.0 * (double)done / (double)total : 100.0, done, total, p->unit, rate, p->unit,
+            rate > 0 ? (double)(total - done) / rate : 0.0, p->tty ? "\033[K" : "\n");
+}
+
 void ns_cli_progress_update(void *progress, size_t done, size_t total)
 {
     ns_cli_progress *p = progress;
@@ -263,6 +272,10 @@ void ns_cli_progress_update(void *progress, size_t done, size_t total)
     if (!p->on || (done < total && now - p->last < (p->tty ? 0.1 : 1.0)))
         return;
     p->last = now;
+    if (p->unit) {
+        print_count(p, done, total, seconds);
+        return;
+    }
     double unit = total < 1000000000 ? 1e6 : 1e9;
     fprintf(stderr, "%s%s %3.0f %%  %.2f of %.2f %s  %.0f MB/s%s", p->tty ? "\r" : "", p->what, total ? 100.0 * (double)done / (double)total : 100.0,
             (double)done / unit, (double)total / unit, unit < 1e9 ? "MB" : "GB", seconds > 0 ? (double)done / 1e6 / seconds : 0.0,

@@ -59,11 +59,11 @@ int ns_cli_exit(const char *argv0, int rc, const ns_err *e);
 
 /* A line on stderr that is rewritten while something runs; nothing when stderr is no terminal, unless `always`. */
 typedef struct ns_cli_progress {
-    const char *what;
+    const char *what, *unit; /* what is counted; NULL: bytes */
     bool on, tty;
     double start, last;
 } ns_cli_progress;
 ns_cli_progress ns_cli_progress_start(const char *what, bool always);
-void ns_cli_progress_update(void *progress, size_t done, size_t total); /* bytes */
+void ns_cli_progress_update(void *progress, size_t done, size_t total);
 void ns_cli_progress_end(ns_cli_progress *p);
 #endif

@@ -17,11 +17,19 @@ static const struct {
     { "chat", "hold a conversation; the size may change on the way", ns_cmd_chat },
     { "inspect", "what is in a checkpoint: layers, sizes, bytes", ns_cmd_inspect },
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
+    { "importance", "how much each channel, head, expert and layer does on real text", ns_cmd_importance },
+    { "permute", "reorder a checkpoint by importance, so that sizes are prefixes", ns_cmd_permute },
     { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
     { "export", "write one size as GGUF, for llama.cpp", ns_cmd_export },
+    { "import", "a GGUF file to a Hugging Face folder", ns_cmd_import },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
+    { "train", "train a model, from scratch or from a checkpoint", ns_cmd_train },
+    { "elastify", "train all sizes of a nested checkpoint together", ns_cmd_elastify },
+    { "plot", "curves of training logs", ns_cmd_plot },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
+    { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
+    { "problems", "make reasoning problems to train on and to measure by", ns_cmd_problems },
     { "logits", "logits and inner values for given token ids, to a file", ns_cmd_logits },
     { "tokenize", "text to token ids and back", ns_cmd_tokenize },
     { "template", "a conversation to its prompt, through the chat template", ns_cmd_template },
@@ -32,7 +40,7 @@ static void list(FILE *out)
 {
     fprintf(out, "Usage: nestar COMMAND [ARGUMENT..]\n\nOne Nemotron-H checkpoint, run at many sizes.\n\n");
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-9s  %s\n", commands[i].name, commands[i].help);
+        fprintf(out, "  %-10s  %s\n", commands[i].name, commands[i].help);
     fprintf(out, "\n`nestar COMMAND --help` explains a command with examples; `nestar --version` prints the version.\n");
 }
 

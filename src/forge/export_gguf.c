@@ -5,47 +5,10 @@
 #include <string.h>
 
 #include "forge/cut_rows.h"
+#include "forge/gguf_names.h"
 #include "forge/gguf_vocab.h"
 #include "store/gguf.h"
 #include "tensor/format.h"
-
-/* Where each weight goes. `per` is the number of extents; ONE puts an extent of 1 inside (ssm_a [1, heads]). */
-typedef enum form { MATRIX, VECTOR, NEG_EXP_ONE, VECTOR_ONE, GROUPED, PLAIN_MATRIX } form;
-static const struct { ns_role role; const char *name; form form; } places[] = {
-    { NS_W_EMBED, "token_embd.weight", MATRIX },
-    { NS_W_FINAL_NORM, "output_norm.weight", VECTOR },
-    { NS_W_LM_HEAD, "output.weight", MATRIX },
-    { NS_W_NORM, "attn_norm.weight", VECTOR },
-    { NS_W_IN_PROJ, "ssm_in.weight", MATRIX },
-    { NS_W_CONV, "ssm_conv1d.weight", PLAIN_MATRIX },
-    { NS_W_CONV_BIAS, "ssm_conv1d.bias", VECTOR },
-    { NS_W_DT_BIAS, "ssm_dt.bias", VECTOR },
-    { NS_W_A_LOG, "ssm_a", NEG_EXP_ONE },
-    { NS_W_D, "ssm_d", VECTOR_ONE },
-    { NS_W_GATED_NORM, "ssm_norm.weight", GROUPED },
-    { NS_W_OUT_PROJ, "ssm_out.weight", MATRIX },
-    { NS_W_Q, "attn_q.weight", MATRIX },
-    { NS_W_Q_BIAS, "attn_q.bias", VECTOR },
-    { NS_W_K, "attn_k.weight", MATRIX },
-    { NS_W_K_BIAS, "attn_k.bias", VECTOR },
-    { NS_W_V, "attn_v.weight", MATRIX },
-    { NS_W_V_BIAS, "attn_v.bias", VECTOR },
-    { NS_W_O, "attn_output.weight", MATRIX },
-    { NS_W_O_BIAS, "attn_output.bias", VECTOR },
-    { NS_W_GATE, "ffn_gate_inp.weight", PLAIN_MATRIX },
-    { NS_W_GATE_CORRECTION, "exp_probs_b.bias", VECTOR },
-    { NS_W_LATENT_IN, "ffn_latent_down.weight", MATRIX },
-    { NS_W_LATENT_OUT, "ffn_latent_up.weight", MATRIX },
-    { NS_W_EXPERT_UP, "ffn_up_exps.weight", MATRIX },
-    { NS_W_EXPERT_DOWN, "ffn_down_exps.weight", MATRIX },
-    { NS_W_SHARED_UP, "ffn_up_shexp.weight", MATRIX },
-    { NS_W_SHARED_DOWN, "ffn_down_shexp.weight", MATRIX },
-    { NS_W_UP, "ffn_up.weight", MATRIX },
-    { NS_W_UP_BIAS, "ffn_up.bias", VECTOR },
-    { NS_W_DOWN, "ffn_down.weight", MATRIX },
-    { NS_W_DOWN_BIAS, "ffn_down.bias", VECTOR },
-};
-enum { N_PLACES = sizeof places / sizeof *places };
 
 /* One tensor of the file. */
 typedef enum content { ROWS, GLOBAL_SCALES, INPUT_SCALES } content;
@@ -179,6 +142,20 @@ static int put_layers(exporter *x, keys *k)
     return 0;
 }
 
+/* The config itself, for what GGUF's keys leave out: `nestar import` reads it, others pass over it. */
+static int put_config(exporter *x)
+{
+    json_t *cfg = json_copy(x->arch->config);
+    json_object_del(cfg, "quantization_config"); /* the file's own types say it */
+    char *text = json_dumps(cfg, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(cfg);
+    if (!text)
+        return no_memory(x);
+    ns_gguf_put_str(x->w, NS_GGUF_CONFIG_KEY, text, strlen(text));
+    free(text);
+    return 0;
+}
+
 static int put_keys(exporter *x)
 {
     const ns_arch *a = x->arch;
@@ -206,19 +183,19 @@ static int put_keys(exporter *x)
     u32(&k, "ssm.group_count", a->n_groups);
     if (moe)
         put_moe(&k, a);
-    if (put_layers(x, &k) != 0)
+    if (put_layers(x, &k) != 0 || put_config(x) != 0)
         return -1;
     return ns_gguf_put_vocab(x->w, x->c->dir, a, x->o->pre, x->e);
 }
 
 /* ---- tensors ---- */
 
-static int choose_type(const exporter *x, const ns_bound *b, form f, const char *name, ns_gguf_type *out)
+static int choose_type(const exporter *x, const ns_bound *b, ns_gguf_form f, const char *name, ns_gguf_type *out)
 {
     static const struct { const char *name; ns_gguf_type type; } asked[] = {
         { "f32", NS_GGUF_F32 }, { "f16", NS_GGUF_F16 }, { "bf16", NS_GGUF_BF16 }, { "q8_0", NS_GGUF_Q8_0 } };
     *out = NS_GGUF_F32;
-    if (f != MATRIX)
+    if (f != NS_GGUF_MATRIX)
         return 0;
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
         if (x->o->type && strcmp(x->o->type, asked[i].name) == 0) {
@@ -237,18 +214,13 @@ static int choose_type(const exporter *x, const ns_bound *b, form f, const char 
     }
 }
 
-static void item_name(const exporter *x, const item *it, char *out, size_t cap)
+static void item_name(const exporter *x, const item *it, char out[NS_GGUF_NAME])
 {
-    const char *name = places[it->place].name;
-    const size_t stem = it->content == ROWS ? strlen(name) : strlen(name) - strlen("weight");
-    const char *tail = it->content == GLOBAL_SCALES ? "scale" : it->content == INPUT_SCALES ? "input_scale" : "";
-    int layer = 0;
+    int layer = it->layer < 0 ? -1 : 0;
     for (int i = 0; i < it->layer; i++)
         layer += x->cut->layer[i].keep;
-    if (it->layer < 0)
-        snprintf(out, cap, "%.*s%s", (int)stem, name, tail);
-    else
-        snprintf(out, cap, "blk.%d.%.*s%s", layer, (int)stem, name, tail);
+    ns_gguf_place_name(&ns_gguf_places[it->place], layer,
+                       it->content == GLOBAL_SCALES ? "scale" : it->content == INPUT_SCALES ? "input_scale" : NULL, out);
 }
 
 static int kept_experts(const exporter *x, int layer, ns_role r)
@@ -272,24 +244,14 @@ static int push(exporter *x, item it)
 
 static int declare(exporter *x, item it, int rows, int cols)
 {
-    char name[96];
-    const ns_role r = places[it.place].role;
-    const int experts = kept_experts(x, it.layer, r);
-    uint64_t ne[3] = { (uint64_t)cols, (uint64_t)rows, (uint64_t)experts };
-    int n = experts ? 3 : ns_weight_get(r)->n_dims > 1 ? 2 : 1;
-    if (it.content != ROWS) {
-        ne[0] = experts ? (uint64_t)experts : 1;
-        n = 1;
-    } else if (places[it.place].form == NEG_EXP_ONE || places[it.place].form == VECTOR_ONE) {
-        ne[0] = 1;
-        ne[1] = (uint64_t)cols;
-        n = 2;
-    } else if (places[it.place].form == GROUPED) {
-        ne[0] = (uint64_t)(cols / x->arch->n_groups);
-        ne[1] = (uint64_t)x->arch->n_groups;
-        n = 2;
-    }
-    item_name(x, &it, name, sizeof name);
+    char name[NS_GGUF_NAME];
+    const ns_gguf_place *p = &ns_gguf_places[it.place];
+    const int experts = kept_experts(x, it.layer, p->role);
+    uint64_t ne[NS_GGUF_MAX_DIMS] = { experts ? (uint64_t)experts : 1 };
+    int n = 1;
+    if (it.content == ROWS)
+        n = ns_gguf_place_shape(p, ns_weight_get(p->role)->n_dims, rows, cols, experts, x->arch->n_groups, ne);
+    item_name(x, &it, name);
     if (ns_gguf_declare(x->w, name, it.type, n, ne, x->e) != 0)
         return ns_err_wrap(x->e, "export (another --type may fit)");
     return push(x, it);
@@ -297,13 +259,13 @@ static int declare(exporter *x, item it, int rows, int cols)
 
 static int plan(exporter *x, int layer, int place)
 {
-    const ns_role r = places[place].role;
+    const ns_role r = ns_gguf_places[place].role;
     const ns_bound *b = ns_ckpt_weight(x->c, layer, r, 0);
     ns_cut_rows rows;
     item it = { .layer = layer, .place = place };
     if (!b || !ns_weight_exists(x->c->arch, layer, r))
         return 0;
-    if (choose_type(x, b, places[place].form, places[place].name, &it.type) != 0 ||
+    if (choose_type(x, b, ns_gguf_places[place].form, ns_gguf_places[place].name, &it.type) != 0 ||
         ns_cut_rows_init(x->c, x->cut, layer, r, 0, &x->arena, &rows, x->e) != 0 || declare(x, it, rows.rows, rows.cols) != 0)
         return -1;
     if (it.type != NS_GGUF_NVFP4)
@@ -319,7 +281,7 @@ static int plan(exporter *x, int layer, int place)
 static int plan_all(exporter *x)
 {
     for (int layer = -1; layer < x->c->arch->n_layers; layer++)
-        for (int p = 0; p < N_PLACES; p++)
+        for (int p = 0; p < NS_GGUF_PLACES; p++)
             if ((layer < 0 || x->cut->layer[layer].keep) && plan(x, layer, p) != 0)
                 return -1;
     return 0;
@@ -338,21 +300,6 @@ static void to_q8_0(const float *v, int n, uint8_t *out)
         memcpy(out, &h, 2);
         for (int i = 0; i < 32; i++)
             out[2 + i] = (uint8_t)(int8_t)lrintf(roundf(v[b + i] * inverse));
-    }
-}
-
-/* ModelOpt's pairs (2j, 2j+1) to GGUF's (j, j+8) inside each block of 16. */
-static void repack_nvfp4(const uint8_t *q, const uint8_t *scale, int n, uint8_t *out)
-{
-    for (int u = 0; u < n / 64; u++, out += 36) {
-        memcpy(out, scale + 4 * u, 4);
-        for (int b = 0; b < 4; b++) {
-            const uint8_t *in = q + 32 * u + 8 * b;
-            for (int j = 0; j < 8; j++) {
-                unsigned low = in[j / 2] >> 4 * (j % 2) & 15, high = in[4 + j / 2] >> 4 * (j % 2) & 15;
-                out[4 + 8 * b + j] = (uint8_t)(low | high << 4);
-            }
-        }
     }
 }
 
@@ -388,10 +335,10 @@ static int write_rows(exporter *x, const item *it, const ns_cut_rows *w)
     for (int i = 0; i < w->rows; i++) {
         if (it->type == NS_GGUF_NVFP4) {
             ns_cut_rows_nvfp4(w, i, x->nibbles, x->scales);
-            repack_nvfp4(x->nibbles, x->scales, w->cols, x->stored);
+            ns_gguf_pack_nvfp4(x->nibbles, x->scales, w->cols, x->stored);
         } else {
             ns_cut_rows_get(w, i, x->row);
-            for (int k = 0; places[it->place].form == NEG_EXP_ONE && k < w->cols; k++)
+            for (int k = 0; ns_gguf_places[it->place].form == NS_GGUF_NEG_EXP_ONE && k < w->cols; k++)
                 x->row[k] = -expf(x->row[k]);
             encode(x, it->type, w->cols);
         }
@@ -412,7 +359,7 @@ static int write_scale(exporter *x, const item *it, const ns_bound *b)
 
 static int write_item(exporter *x, const item *it)
 {
-    const ns_role r = places[it->place].role;
+    const ns_role r = ns_gguf_places[it->place].role;
     const int n = ns_weight_get(r)->per_expert ? x->c->arch->layers[it->layer].width[NS_AXIS_EXPERTS] : 1;
     for (int expert = 0; expert < n; expert++) {
         ns_cut_rows w;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "forge/formats.h"
 
 /* The shortest of 15, 16 or 17 digits that reads back as the same numbers: 1e-05 rather than 1.0000000000000001e-05. */
 static char *dump(const json_t *v)
@@ -77,4 +78,46 @@ int ns_folder_copy_nest(const char *from, const char *to, ns_err *e)
 {
     static const char *const names[] = { "nest.json", "router.safetensors" };
     return copy_present(from, to, names, sizeof names / sizeof *names, e);
+}
+
+static int write_config(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e)
+{
+    json_t *cfg = ns_cut_config(c->arch, cut, e);
+    int rc = cfg ? 0 : -1;
+    json_t *q = json_object_get(cfg, "quantization_config");
+    if (q)
+        rc = ns_formats_renumber(q, c->arch, cut, e);
+    if (rc == 0) {
+        ns_formats_drop_mtp(cfg);
+        rc = ns_folder_json(dir, "config.json", cfg, e);
+    }
+    json_decref(cfg);
+    return rc;
+}
+
+static int write_hf_quant(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e)
+{
+    if (!c->hf_quant)
+        return 0;
+    json_t *q = json_deep_copy(c->hf_quant);
+    int rc = q ? ns_formats_renumber(q, c->arch, cut, e) : ns_fail(e, NS_ENOMEM, "%s: out of memory", dir);
+    if (rc == 0)
+        rc = ns_folder_json(dir, "hf_quant_config.json", q, e);
+    json_decref(q);
+    return rc;
+}
+
+int ns_folder_describe(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e)
+{
+    int rc = write_config(c, cut, dir, e);
+    if (rc == 0)
+        rc = write_hf_quant(c, cut, dir, e);
+    return rc == 0 ? ns_folder_copy_text(c->dir, dir, e) : rc;
+}
+
+int ns_folder_check(const char *dir, ns_err *e)
+{
+    ns_ckpt *c = ns_ckpt_open(dir, NULL, e);
+    ns_ckpt_close(c);
+    return c ? 0 : ns_err_wrap(e, "checking what was written");
 }

@@ -100,7 +100,55 @@ static json_t *variant(const subject *s, const ns_variant *v)
     return o;
 }
 
-/* {"path", "context", "architecture", "variants": {"source", "assumed", "list"}} */
+/* Bytes of every size in one format, {"format", "nested_bytes", "separate_bytes", "sizes": {name: bytes}}: one file that holds all the
+ * sizes against a file for each. null for a size that a block of the format would split, and then for the sum. */
+static json_t *family(const subject *s, const char *format, const char *algo)
+{
+    ns_formats f = { 0 };
+    json_t *quant = algo ? ns_formats_config(s->arch, algo, false, s->e) : NULL, *plain = json_copy(s->arch->config), *sizes = json_object();
+    json_object_del(plain, "quantization_config");
+    json_t *o = NULL;
+    int64_t separate = 0, nested = 0;
+    bool all = true;
+    if ((algo && !quant) || !plain || ns_formats_open(&f, quant, plain, s->e) != 0)
+        goto out;
+    f.base = NS_BF16;
+    for (int i = 0; i < s->variants->n; i++) {
+        const ns_variant *v = &s->variants->v[i];
+        ns_err split = { 0 };
+        ns_cost k;
+        bool fits = ns_cut_validate(s->arch, &v->cut, ns_formats_dtype_of, &f, &split) == 0;
+        if (fits && ns_cut_cost(s->arch, &v->cut, ns_formats_dtype_of, &f, &k, s->e) != 0)
+            goto out;
+        json_object_set_new(sizes, v->name, fits ? integer(k.weight_bytes) : json_null());
+        all = all && fits;
+        separate += fits ? k.weight_bytes : 0;
+        nested = i == 0 && fits ? k.weight_bytes : nested;
+    }
+    o = json_pack("{s:s, s:I, s:o, s:O}", "format", format, "nested_bytes", (json_int_t)nested, "separate_bytes",
+                  all ? integer(separate) : json_null(), "sizes", sizes);
+out:
+    ns_formats_close(&f);
+    json_decref(quant);
+    json_decref(plain);
+    json_decref(sizes);
+    return o;
+}
+
+/* A list of them, where there is more than one size. */
+static int add_families(const subject *s, json_t *o)
+{
+    static const struct { const char *format, *algo; } formats[] = { { "bf16", NULL }, { "fp8", "FP8" }, { "nvfp4", "NVFP4" } };
+    json_t *list = json_array();
+    for (int i = 0; i < 3 && s->variants->n > 1; i++)
+        if (json_array_append_new(list, family(s, formats[i].format, formats[i].algo)) != 0) {
+            json_decref(list);
+            return -1;
+        }
+    return json_object_set_new(o, "families", list);
+}
+
+/* {"path", "context", "architecture", "variants": {"source", "assumed", "list"}, "families"} */
 static json_t *report(const subject *s)
 {
     json_t *list = json_array();
@@ -111,8 +159,12 @@ static json_t *report(const subject *s)
             return NULL;
         }
     }
-    return json_pack("{s:s, s:I, s:o, s:{s:s, s:b, s:o}}", "path", s->path, "context", (json_int_t)s->context, "architecture",
-                     architecture(s->arch), "variants", "source", s->variants->source, "assumed", s->variants->assumed, "list", list);
+    json_t *o = json_pack("{s:s, s:I, s:o, s:{s:s, s:b, s:o}}", "path", s->path, "context", (json_int_t)s->context, "architecture",
+                          architecture(s->arch), "variants", "source", s->variants->source, "assumed", s->variants->assumed, "list", list);
+    if (o && add_families(s, o) == 0)
+        return o;
+    json_decref(o);
+    return NULL;
 }
 
 static int larger(const void *a, const void *b)

@@ -145,6 +145,31 @@ static void print_variants(const json_t *report, FILE *out)
     }
 }
 
+/* One nested file beside a file for each size, by format. */
+static void print_families(const json_t *list, FILE *out)
+{
+    size_t i;
+    const json_t *f;
+    const char *name;
+    json_t *bytes;
+    char text[32];
+    if (json_array_size(list) == 0)
+        return;
+    fprintf(out, "\nweights by format, GiB (quantised with the published exclusions)\n  %-8s %10s %10s ", "", "one nested", "separate");
+    json_object_foreach(json_object_get(json_array_get(list, 0), "sizes"), name, bytes) fprintf(out, " %9s", name);
+    fputc('\n', out);
+    json_array_foreach(list, i, f) {
+        const json_t *separate = json_object_get(f, "separate_bytes");
+        snprintf(text, sizeof text, "%.2f", get_real(f, "separate_bytes") / 0x1p30);
+        fprintf(out, "  %-8s %10.2f %10s ", get_str(f, "format"), get_real(f, "nested_bytes") / 0x1p30, json_is_null(separate) ? "-" : text);
+        json_object_foreach(json_object_get(f, "sizes"), name, bytes) {
+            snprintf(text, sizeof text, "%.2f", (double)json_number_value(bytes) / 0x1p30);
+            fprintf(out, " %9s", json_is_null(bytes) ? "-" : text);
+        }
+        fputc('\n', out);
+    }
+}
+
 static void print_largest(const json_t *list, FILE *out)
 {
     size_t i;
@@ -169,5 +194,6 @@ void ns_inspect_print(const json_t *report, FILE *out)
     print_storage(json_object_get(report, "storage"), out);
     print_mix(json_object_get(first, "weight_bytes_by_dtype"), get_real(first, "weight_bytes"), out);
     print_variants(report, out);
+    print_families(json_object_get(report, "families"), out);
     print_largest(json_object_get(report, "largest"), out);
 }

@@ -5,7 +5,6 @@
 
 #include "base/file.h"
 #include "forge/folder.h"
-#include "forge/formats.h"
 #include "store/writer.h"
 
 enum { MAX_SLICE_DIMS = 4, BUFFER = 1 << 20, N_DIM_IDS = NS_DIM_LATENT + 1 };
@@ -263,43 +262,6 @@ static int write_weights(slicer *s, const char *dir, const ns_slice_opts *o)
     return copy_items(s);
 }
 
-/* ---- the other files ---- */
-
-static int write_config(slicer *s, const char *dir)
-{
-    json_t *cfg = ns_cut_config(s->c->arch, s->cut, s->e);
-    int rc = cfg ? 0 : -1;
-    json_t *q = json_object_get(cfg, "quantization_config");
-    if (q)
-        rc = ns_formats_renumber(q, s->c->arch, s->cut, s->e);
-    if (rc == 0) {
-        ns_formats_drop_mtp(cfg);
-        rc = ns_folder_json(dir, "config.json", cfg, s->e);
-    }
-    json_decref(cfg);
-    return rc;
-}
-
-static int write_hf_quant(slicer *s, const char *dir)
-{
-    if (!s->c->hf_quant)
-        return 0;
-    json_t *q = json_deep_copy(s->c->hf_quant);
-    int rc = q ? ns_formats_renumber(q, s->c->arch, s->cut, s->e) : no_memory(s);
-    if (rc == 0)
-        rc = ns_folder_json(dir, "hf_quant_config.json", q, s->e);
-    json_decref(q);
-    return rc;
-}
-
-/* What was written must open: headers only, so this is cheap. */
-static int check_result(const char *dir, ns_err *e)
-{
-    ns_ckpt *c = ns_ckpt_open(dir, NULL, e);
-    ns_ckpt_close(c);
-    return c ? 0 : ns_err_wrap(e, "checking the slice");
-}
-
 int ns_slice(const ns_ckpt *c, const ns_cut *cut, const char *out_dir, const ns_slice_opts *o, ns_err *e)
 {
     const ns_slice_opts defaults = ns_slice_defaults();
@@ -309,15 +271,11 @@ int ns_slice(const ns_ckpt *c, const ns_cut *cut, const char *out_dir, const ns_
         return -1;
     int rc = ns_outdir_open(&dir, out_dir, e);
     if (rc == 0)
-        rc = write_config(&s, dir.tmp);
-    if (rc == 0)
-        rc = write_hf_quant(&s, dir.tmp);
-    if (rc == 0)
-        rc = ns_folder_copy_text(c->dir, dir.tmp, e);
+        rc = ns_folder_describe(c, cut, dir.tmp, e);
     if (rc == 0)
         rc = write_weights(&s, dir.tmp, o ? o : &defaults);
     if (rc == 0)
-        rc = check_result(dir.tmp, e);
+        rc = ns_folder_check(dir.tmp, e);
     ns_writer_free(s.w);
     if (rc == 0)
         rc = ns_outdir_commit(&dir, e);

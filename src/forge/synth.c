@@ -332,14 +332,15 @@ static int write_weights(synth *s, const char *dir)
     return ns_writer_finish(s->w, s->e);
 }
 
+/* The named sizes. A router is learned: random weights have none. */
 static int copy_nest(synth *s, const char *dir)
 {
-    ns_buf to = { 0 };
     if (!s->o->nest_path || s->o->size)
         return 0;
-    ns_path_join(&to, dir, "nest.json");
-    int rc = to.failed ? no_memory(s->e) : ns_file_copy(s->o->nest_path, to.data, s->e);
-    ns_buf_release(&to);
+    json_t *nest = ns_json_open(s->o->nest_path, false, s->e);
+    json_object_del(nest, "router");
+    int rc = nest ? ns_folder_json(dir, "nest.json", nest, s->e) : -1;
+    json_decref(nest);
     return rc;
 }
 

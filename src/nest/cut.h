@@ -22,6 +22,8 @@ bool ns_cut_equal(const ns_cut *a, const ns_cut *b);
 int ns_cut_hidden(const ns_cut *c);
 /* Sets an axis in every layer that has it; false when none has. The cut is not validated. */
 bool ns_cut_set(const ns_arch *a, ns_cut *c, ns_axis axis, int width);
+/* Legal widths of the axis are multiples of this: the groups that it lives in. */
+int ns_cut_step(const ns_arch *a, ns_axis axis);
 /* True where the recurrent state and KV cache of the two have the same shape in every layer kept by `to`, and `from` keeps
  * those layers too: then a cache written by `from` can be continued by `to` as it is. */
 bool ns_cut_same_state(const ns_arch *a, const ns_cut *from, const ns_cut *to);

@@ -6,7 +6,7 @@
 
 enum { NEST_VERSION = 1, MAX_VARIANTS = 64, MAX_NAME = 64 };
 
-static int check_keys(const json_t *obj, const char *const *known, ns_err *e)
+int ns_nest_check_keys(const json_t *obj, const char *const *known, ns_err *e)
 {
     const char *key;
     json_t *v;
@@ -109,15 +109,32 @@ static int check_name(const ns_variants *v, const char *name, ns_err *e)
     return 0;
 }
 
+/* Counts of parameters are optional, but a file that states others than there are was made for another model. */
+static int check_params(const ns_arch *a, const json_t *obj, const ns_cut *cut, ns_err *e)
+{
+    ns_cost c;
+    int64_t total, active;
+    if (ns_cut_cost(a, cut, NULL, NULL, &c, e) < 0 ||
+        ns_json_int(obj, "params_total", 0, INT64_MAX, c.params_total, &total, e) < 0 ||
+        ns_json_int(obj, "params_active", 0, INT64_MAX, c.params_active, &active, e) < 0)
+        return -1;
+    if (total != c.params_total)
+        return ns_fail(e, NS_EFORMAT, "key \"params_total\": %lld, but the cut has %lld", (long long)total, (long long)c.params_total);
+    if (active != c.params_active)
+        return ns_fail(e, NS_EFORMAT, "key \"params_active\": %lld, but the cut has %lld", (long long)active, (long long)c.params_active);
+    return 0;
+}
+
 static int read_variant(const ns_arch *a, const json_t *obj, ns_variants *out, ns_err *e)
 {
-    static const char *const known[] = { "name", "budget", "cut", "note", NULL };
+    static const char *const known[] = { "name", "budget", "cut", "params_total", "params_active", "note", NULL };
     ns_variant v = { 0 };
     const char *name, *note;
-    if (check_keys(obj, known, e) < 0 || ns_json_str(obj, "name", NULL, &name, e) < 0 ||
+    if (ns_nest_check_keys(obj, known, e) < 0 || ns_json_str(obj, "name", NULL, &name, e) < 0 ||
         ns_json_str(obj, "note", "", &note, e) < 0 || check_name(out, name, e) < 0)
         return -1;
-    if (ns_json_real(obj, "budget", 0, &v.budget, e) < 0 || read_cut(a, json_object_get(obj, "cut"), &v.cut, e) < 0)
+    if (ns_json_real(obj, "budget", 0, &v.budget, e) < 0 || read_cut(a, json_object_get(obj, "cut"), &v.cut, e) < 0 ||
+        check_params(a, obj, &v.cut, e) < 0)
         goto fail;
     if (!(v.budget >= 0 && v.budget <= 1)) {
         ns_fail(e, NS_EFORMAT, "key \"budget\": %g is not a share of 1", v.budget);
@@ -136,11 +153,11 @@ fail:
 
 int ns_nest_read(const ns_arch *a, const json_t *nest, ns_variants *out, ns_err *e)
 {
-    static const char *const known[] = { "version", "variants", "note", NULL };
-    const json_t *list = json_object_get(nest, "variants"), *v;
+    static const char *const known[] = { "version", "variants", "router", "note", NULL };
+    const json_t *list = json_object_get(nest, "variants"), *router = json_object_get(nest, "router"), *v;
     int64_t version;
     size_t i;
-    if (check_keys(nest, known, e) < 0 || ns_json_int(nest, "version", 0, INT32_MAX, 0, &version, e) < 0)
+    if (ns_nest_check_keys(nest, known, e) < 0 || ns_json_int(nest, "version", 0, INT32_MAX, 0, &version, e) < 0)
         return -1;
     if (version != NEST_VERSION)
         return ns_fail(e, NS_EUNSUPPORTED, "key \"version\": %d is expected", NEST_VERSION);
@@ -149,7 +166,7 @@ int ns_nest_read(const ns_arch *a, const json_t *nest, ns_variants *out, ns_err 
     json_array_foreach(list, i, v)
         if (read_variant(a, v, out, e) < 0)
             return ns_err_wrap(e, "variants[%zu]", i);
-    return 0;
+    return !router || (out->router = ns_router_parse(a, router, e)) ? 0 : -1;
 }
 
 /* ---- writing ---- */
@@ -204,8 +221,12 @@ json_t *ns_variants_json(const ns_arch *a, const ns_variants *v, ns_err *e)
     for (int i = 0; i < v->n; i++) {
         const ns_variant *x = &v->v[i];
         json_t *obj = json_pack("{s:s}", "name", x->alias ? x->alias : x->name), *cut = cut_json(a, &x->cut);
+        ns_cost cost;
+        bad |= ns_cut_cost(a, &x->cut, NULL, NULL, &cost, e);
         if (x->budget > 0)
             bad |= json_object_set_new(obj, "budget", json_real(x->budget));
+        bad |= json_object_set_new(obj, "params_total", json_integer(cost.params_total));
+        bad |= json_object_set_new(obj, "params_active", json_integer(cost.params_active));
         bad |= json_object_size(cut) > 0 ? json_object_set(obj, "cut", cut) : 0;
         bad |= !cut || json_array_append_new(list, obj) < 0;
         json_decref(cut);
@@ -213,6 +234,10 @@ json_t *ns_variants_json(const ns_arch *a, const ns_variants *v, ns_err *e)
     if (!bad)
         root = json_pack("{s:i, s:O}", "version", NEST_VERSION, "variants", list);
     json_decref(list);
+    if (root && v->router && v->router->has_weights && json_object_set_new(root, "router", ns_router_json(v->router, e)) < 0) {
+        json_decref(root);
+        root = NULL;
+    }
     if (!root)
         ns_fail(e, NS_ENOMEM, "nest.json: out of memory");
     return root;

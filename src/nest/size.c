@@ -40,8 +40,6 @@ static int by_budget(const ns_arch *a, const ns_variants *v, double share, const
 {
     ns_cost full, c;
     double least = 2;
-    if (!(share > 0 && share <= 1))
-        return ns_fail(e, NS_EINVAL, "a budget is a share of the full model's active parameters, over 0 and up to 1");
     *out = NULL;
     for (int i = 0; i < v->n; i++) { /* widest first: the first that fits is the largest */
         if (ns_cut_cost(a, &v->v[i].cut, NULL, NULL, &c, e) < 0)
@@ -148,12 +146,28 @@ static int explicit_cut(const ns_arch *a, const char *text, ns_cut *out, ns_err 
 
 /* ---- */
 
+/* What the router gives for a budget; the name is a variant's where it is the same cut. */
+static int routed(const ns_arch *a, const ns_variants *v, double share, ns_cut *out, const char **name, ns_err *e)
+{
+    if (ns_router_cut(a, v->router, share, out, e) < 0)
+        return -1;
+    for (int i = v->n - 1; i >= 0; i--)
+        if (ns_cut_equal(&v->v[i].cut, out))
+            *name = v->v[i].name;
+    return 0;
+}
+
 static int named(const ns_arch *a, const ns_variants *v, const char *text, ns_cut *out, const char **name, ns_err *e)
 {
     const ns_variant *found = ns_variants_find(v, text);
     char *end, names[600];
     double share = strtod(text, &end);
-    if (!found && *text && !*end && by_budget(a, v, share, &found, e) < 0)
+    bool is_share = !found && *text && !*end;
+    if (is_share && !(share > 0 && share <= 1))
+        return ns_fail(e, NS_EINVAL, "a budget is a share of the full model's cost, over 0 and up to 1");
+    if (is_share && v->router && v->router->has_weights)
+        return routed(a, v, share, out, name, e);
+    if (is_share && by_budget(a, v, share, &found, e) < 0)
         return -1;
     if (!found) {
         list_names(v, names, sizeof names);

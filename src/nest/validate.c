@@ -38,6 +38,12 @@ static int check_width(const ns_arch *a, int layer, ns_axis axis, int width, ns_
     return 0;
 }
 
+int ns_cut_step(const ns_arch *a, ns_axis axis)
+{
+    const char *of;
+    return step_of(a, axis, &of);
+}
+
 /* The router picks topk experts out of topk_group groups, and scores a group by its two best. */
 static int check_router(const ns_arch *a, int layer, int experts, ns_err *e)
 {

@@ -23,6 +23,7 @@ void ns_variants_release(ns_variants *v)
     for (int i = 0; i < v->n; i++)
         ns_variant_release(&v->v[i]);
     free(v->v);
+    ns_router_free(v->router);
     *v = (ns_variants){ 0 };
 }
 

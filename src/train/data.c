@@ -88,7 +88,7 @@ int ns_pack_init(ns_pack *p, int max_tokens, ns_err *e)
     p->ids = malloc(n * sizeof *p->ids);
     p->target = malloc(n * sizeof *p->target);
     p->weight = malloc(n * sizeof *p->weight);
-    p->start = malloc(((size_t)NS_PACK_SEQS(max_tokens) + 1) * sizeof *p->start);
+    p->start = malloc((n + 1) * sizeof *p->start);
     if (!p->ids || !p->target || !p->weight || !p->start) {
         ns_pack_release(p);
         return ns_fail(e, NS_ENOMEM, "a pack of %d tokens: out of memory", max_tokens);
@@ -115,7 +115,7 @@ static void pack_clear(ns_pack *p, int64_t first_doc)
 
 static bool pack_fits(const ns_pack *p, const ns_piece *x)
 {
-    return p->seqs.n_tokens + x->rows <= p->max_tokens && p->seqs.n_seqs < NS_PACK_SEQS(p->max_tokens);
+    return p->seqs.n_tokens + x->rows <= p->max_tokens;
 }
 
 static void pack_add(const ns_data *d, ns_pack *p, const ns_piece *x)

@@ -1,32 +1,51 @@
-/* The learned router: for a budget, how wide each axis should be (docs/NEST.md, "The router"; Star Elastic, section 4). One small network
- * per axis: Linear(n_budgets -> inner, no bias), LeakyReLU(0.1), Linear(inner -> n_choices), per layer or once for the model. */
+/* Learning the router (nest/router.h, which has the network): probabilities by Gumbel-softmax, their way into masks and expected widths, and
+ * the way back. All in double: it is tiny, and steers everything else. Probabilities lie as ns_router_axis.out says, [n_slots, n_choices]
+ * per axis, n_out in all. */
 #ifndef NS_TRAIN_ROUTER_H
 #define NS_TRAIN_ROUTER_H
 #include "base/rng.h"
 #include "block/mask.h"
+#include "nest/router.h"
+#include "train/budget.h"
+#include "train/optim.h"
 
-typedef struct ns_router_axis {
-    ns_axis axis;
-    bool depth;         /* instead of an axis: which layers stay; choices are numbers of kept layers, dropped in `order` */
-    bool per_layer;     /* a choice per layer that has the axis; HIDDEN and depth never */
-    int n_choices;
-    int *choice;        /* [n_choices] widths, widest first */
-    int n_slots;        /* 1, or the layers that have the axis */
-    int *slot_layer;    /* [n_slots] layer of each slot; -1: all */
-    size_t w1, w2;      /* offsets into the flat weights: [inner, n_budgets], [n_slots * n_choices, inner] */
-} ns_router_axis;
+/* Every weight N(0, std); each axis has its own stream of the seed, so an axis more does not change the others. */
+void ns_router_init_weights(ns_router *r, double std, uint64_t seed);
 
-typedef struct ns_router {
-    int n_budgets;
-    double *budget;     /* descending shares of the parent's cost */
-    int inner;
-    int n_axes;
-    ns_router_axis *axis;
-    int *depth_order;   /* layers, least important first; NULL without depth */
-    size_t count;       /* of the flat weights */
+/* How probabilities are drawn: softmax((scale * logits + Gumbel noise) / tau), and with probability `hard` their arg max's one-hot
+ * instead (straight through: gradients are those of the probabilities). No noise and never hard where rng is NULL. */
+typedef struct ns_router_draw {
+    double scale, tau, hard;
+    ns_rng *rng;
+} ns_router_draw;
+
+/* One forward, kept for its backward. */
+typedef struct ns_router_pass {
+    double *input;  /* [n_budgets] */
+    double *h;      /* [n_axes, inner] */
+    double *soft;   /* [n_out] probabilities */
+    double *p;      /* [n_out] what is used: soft or one-hot */
+    double slope;   /* scale / tau */
     ns_arena arena;
-} ns_router;
+} ns_router_pass;
+int ns_router_pass_init(const ns_router *r, ns_router_pass *out, ns_err *e);
+void ns_router_pass_release(ns_router_pass *p);
+void ns_router_forward(const ns_router *r, double budget, const ns_router_draw *d, ns_router_pass *out);
+/* dp [n_out] d loss / d p; g [count] accumulates the weights' gradients. */
+void ns_router_backward(const ns_router *r, const ns_router_pass *pass, const double *dp, double *g);
 
-/* See router.c for what else is here: planning from options, initialisation N(0, 0.1), forward to probabilities with scale, temperature
- * and Gumbel noise, backward, arg max, interpolation between budgets. */
+/* 10 x the sum over axes of the mean squared distance of p from the full width's one-hot: what ties the budget 1 to the whole model. Adds g
+ * times its gradient to dp (may be NULL). */
+double ns_router_anchor(const ns_router *r, const double *p, double g, double *dp);
+
+/* Expected widths under p, and from their gradients to those of p (added). */
+void ns_router_expect(const ns_arch *a, const ns_router *r, const double *p, ns_expect *out);
+void ns_router_expect_backward(const ns_arch *a, const ns_router *r, const ns_expect *dx, double *dp);
+
+/* The soft mask under p (router_mask.c), in a mask from ns_mask_init, and from the mask's gradients to those of p (added). */
+void ns_router_mask(const ns_arch *a, const ns_router *r, const double *p, ns_net_mask *m);
+void ns_router_mask_backward(const ns_arch *a, const ns_router *r, const double *p, const ns_net_mask *m, double *dp);
+
+/* One AdamW step, t >= 1, in double; g is not changed. */
+void ns_router_step(ns_router *r, const ns_adamw_opts *o, int64_t t, const double *g, double *m, double *v);
 #endif

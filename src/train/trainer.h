@@ -17,7 +17,7 @@ typedef struct ns_objective {
     const ns_real *teacher; /* parameters of a frozen teacher in the same layout: KL to it instead of cross-entropy; NULL */
     double ce;              /* with a teacher: share of cross-entropy added to the KL (0) */
     double temperature;     /* 1 */
-    /* The mask of micro-batch `micro` of a step; NULL: none. The trainer gives each worker a copy. */
+    /* The mask of micro-batch `micro` of a step; NULL: none. The trainer gives each worker a copy; asked for once each. */
     const ns_net_mask *(*mask)(void *ctx, int64_t step, int micro);
     /* After a micro-batch: `grad` holds the mask's gradients of this rank's share of the step's mean loss (NULL when mask gave NULL).
      * `loss` is this rank's. */
@@ -45,11 +45,11 @@ typedef struct ns_train_opts {
     double clip;              /* global gradient norm; 0: none */
     double balance_rate;      /* aux-loss-free expert balancing: correction bias += rate * sign(mean load - load), per step; 0: off */
     ns_recompute recompute;
-    int64_t eval_every, eval_docs;
+    int64_t eval_every;       /* steps between evaluations on the held-out documents, and at the end; 0: none */
+    int64_t eval_docs;        /* of those that ns_data_hold_out set aside, the first so many; 0: all */
     int64_t save_every;       /* steps between resumable checkpoints; 0: only at the end and on interruption */
     double spike;             /* stop when the loss is NaN or over spike x the running mean; 0: NaN only */
-    bool progress;            /* a line on stderr is the caller's business: see on_step */
-    void (*on_step)(void *ctx, const json_t *log); /* after every step, rank 0: {"step","loss","lr","grad_norm","tokens","tokens_per_s","eta_s",..} */
+    void (*on_step)(void *ctx, const json_t *log); /* after every step, on rank 0: the line that log.jsonl got (docs/TRAIN.md) */
     void *on_step_ctx;
     const volatile int *interrupted; /* set by a signal handler: the step is finished, a checkpoint written, NS_ECANCELLED returned */
 } ns_train_opts;
@@ -61,7 +61,7 @@ ns_train_opts ns_train_defaults(void);
 int ns_train(const ns_params *p, ns_real *w, ns_data *data, const ns_objective *obj, const ns_train_opts *o, const char *dir, bool resume,
              ns_comm *comm, ns_err *e);
 
-/* Mean loss, perplexity and accuracy of the held-out documents under a mask (may be NULL). */
+/* Sums over the held-out documents under a mask (may be NULL): cross-entropy always; KL and agreement with a teacher (may be NULL). */
 int ns_train_eval(const ns_params *p, const ns_real *w, const ns_real *teacher, ns_net_mask *mask, ns_data *data, const ns_train_opts *o,
                   ns_comm *comm, ns_loss *out, ns_err *e);
 #endif

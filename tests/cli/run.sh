@@ -1,39 +1,6 @@
 #!/bin/sh
 # Tests of the nestar command: run.sh PATH-OF-NESTAR. Needs no model: `nestar synth` makes tiny ones.
-# Prints "ok NAME" or "not ok NAME" with what was wrong, and a count; exit status 1 if anything failed.
-[ $# -eq 1 ] || { echo "usage: $0 PATH-OF-NESTAR" >&2; exit 2; }
-case $1 in /*) N=$1 ;; *) N=$PWD/$1 ;; esac
-[ -x "$N" ] || { echo "$0: $N is not there" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/nestar-cli.XXXXXX") || exit 2
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 2
-export NS_CPU=ref NS_THREADS=1 LC_ALL=C
-passed=0 failed=0
-
-ok() { passed=$((passed + 1)); echo "ok $1"; }
-bad() { failed=$((failed + 1)); echo "not ok $1: $2"; sed 's/^/    /' err 2>/dev/null | head -5; }
-
-# want NAME STATUS PATTERN COMMAND..: exit status, and a pattern in what it printed (out and err)
-want() {
-    name=$1 status=$2 pattern=$3
-    shift 3
-    "$@" >out 2>err </dev/null
-    got=$?
-    if [ $got -ne "$status" ]; then bad "$name" "exit status $got, expected $status"
-    elif [ -n "$pattern" ] && ! cat out err | grep -q -e "$pattern"; then bad "$name" "no \"$pattern\" in the output"
-    else ok "$name"; fi
-}
-
-# said NAME PATTERN FILE: a pattern in what an earlier command left
-said() { if grep -q -e "$2" "$3"; then ok "$1"; else bad "$1" "no \"$2\" in $3"; fi; }
-# same NAME FILE FILE
-same() { if cmp -s "$2" "$3"; then ok "$1"; else bad "$1" "$2 and $3 differ"; fi; }
-differ() { if cmp -s "$2" "$3"; then bad "$1" "$2 and $3 are equal"; else ok "$1"; fi; }
-# check NAME TEST-EXPRESSION..
-check() { name=$1; shift; if [ "$@" ]; then ok "$name"; else bad "$name" "not: $*"; fi; }
-absent() { if [ -e "$2" ] || [ -e "$2.partial" ]; then bad "$1" "$2 or $2.partial is there"; else ok "$1"; fi; }
+. "$(dirname "$0")/lib.sh"
 
 # ---------------------------------------------------------------- what the tests work on
 
@@ -344,6 +311,22 @@ want "quantize: missing statistics" 1 "nostats" "$N" quantize ck --format fp8 --
 want "quantize: twice" 1 "already" "$N" quantize q-fp8 --format nvfp4 -o q-bad
 absent "quantize: nothing left" q-bad
 
+sed 's/MEM\*EME-/MEM*EMEM/' config.json >moe.json
+want "synth for export" 0 "" "$N" synth moe.json -o moe --dtype bf16 --seed 2 --text-dir text
+want "export" 0 "" "$N" export moe --to gguf --pre gpt-2 -o moe.gguf
+want "import" 0 "" "$N" import moe.gguf -o moe-back
+same "import: the weights are back" moe/model.safetensors moe-back/model.safetensors
+same "import: the tokenizer is back" moe/tokenizer.json moe-back/tokenizer.json
+same "import: the template is back" moe/chat_template.jinja moe-back/chat_template.jinja
+want "export of a size" 0 "" "$N" export moe --to gguf --size hidden=32,shared_ffn=32 --type q8_0 --pre gpt-2 -o moe32.gguf
+want "export: dense layers beside experts" 1 "dense FFN" "$N" export ck --to gguf -o no.gguf
+want "export: no format" 2 "to" "$N" export moe -o no.gguf
+absent "export: nothing left" no.gguf
+head -c 5000 moe.gguf >cut.gguf
+want "import: cut short" 1 "cut.gguf" "$N" import cut.gguf -o no-dir
+want "import: not GGUF" 1 "not a GGUF" "$N" import config.json -o no-dir
+absent "import: nothing left" no-dir
+
 cat config.json nest.json >book
 want "bench" 0 "small" "$N" bench ck -s full -s small -p 16 -n 2 -r 1
 want "bench --json" 0 '"sizes"' "$N" bench ck -s small -p 0 -n 1 --json
@@ -357,5 +340,4 @@ want "score, stride over context" 2 "stride" "$N" score ck --text book --context
 want "score, missing text" 1 "nobook" "$N" score ck --text nobook
 want "score without a tokenizer" 1 "tokenizer.json" "$N" score ck3 --text book
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish

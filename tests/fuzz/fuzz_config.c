@@ -97,7 +97,28 @@ static void use_quant(const ns_arch *a, const json_t *hf)
     ns_quant_free(q);
 }
 
-static void use_variants(const ns_arch *a, const json_t *nest, const char *size)
+/* Whatever the weights, a budget gives a cut whose widths are choices, and the description survives being written and read. */
+static void use_router(const ns_arch *a, ns_router *r, ns_rng *rng)
+{
+    ns_err e = { 0 };
+    ns_cut c;
+    json_t *out = ns_router_json(r, &e);
+    ns_router *again = ns_router_parse(a, out, &e);
+    check(again && again->count == r->count && again->n_out == r->n_out);
+    for (size_t i = 0; i < r->count; i++)
+        r->w[i] = ns_rng_normal(rng);
+    r->has_weights = true;
+    for (int k = 0; k < 3; k++) {
+        check(ns_router_cut(a, r, ns_rng_uniform(rng) * 1.1, &c, &e) == 0);
+        if (ns_cut_validate(a, &c, NULL, NULL, &e) == 0)
+            use_cut(a, &c);
+        ns_cut_release(&c);
+    }
+    ns_router_free(again);
+    json_decref(out);
+}
+
+static void use_variants(const ns_arch *a, const json_t *nest, const char *size, ns_rng *r)
 {
     ns_err e = { 0 };
     ns_variants v, w;
@@ -113,6 +134,8 @@ static void use_variants(const ns_arch *a, const json_t *nest, const char *size)
         const ns_variant *x = ns_variants_find(&w, v.v[i].name);
         check(x && ns_cut_equal(&x->cut, &v.v[i].cut));
     }
+    if (v.router && v.router->count < 100000)
+        use_router(a, v.router, r);
     if (size && ns_size_parse(a, &v, size, &c, name, sizeof name, &e) == 0) {
         if (ns_cut_validate(a, &c, NULL, NULL, &e) == 0)
             use_cut(a, &c);
@@ -155,7 +178,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ns_rng_init(&r, size ? data[size / 2] * 1000003u + size : 0);
     if (a && !is_big(a)) {
         use_arch(a, &r);
-        use_variants(a, json_object_get(root, "nest"), json_string_value(json_object_get(root, "size")));
+        use_variants(a, json_object_get(root, "nest"), json_string_value(json_object_get(root, "size")), &r);
     }
     ns_arch_free(a);
     json_decref(root);

@@ -1,0 +1,303 @@
+#include "train/elastify.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "ckpt/router_file.h"
+#include "forge/folder.h"
+#include "train/elastify_objective.h"
+#include "train/folder_io.h"
+
+ns_elastify_opts ns_elastify_defaults(void)
+{
+    ns_elastify_opts o = { .sizes = ns_elastic_defaults(), .train = ns_train_defaults(), .temperature = 1, .alpha = 1, .router_lr = 1e-2,
+                           .router_std = 0.1, .scale_from = 1, .scale_to = 10, .tau = 1, .hard = 0.004, .dtype = NS_F32 };
+    o.train.steps = 0;
+    o.train.schedule = (ns_schedule){ .lr = 1e-4, .lr_min = -1, .warmup = -1 };
+    return o;
+}
+
+typedef struct elastify {
+    const ns_ckpt *c;
+    const ns_tokenizer *tok;
+    const ns_elastify_opts *o;
+    int64_t steps;   /* of stage one */
+    const char *out;
+    char *run;
+    ns_comm *comm;
+    ns_params p;
+    ns_real *w, *teacher;
+    ns_elastic_plan plan;
+    ns_elastic_learner learner;
+    ns_data *data;   /* of the last stage */
+    ns_loss held[NS_ELASTIC_MAX];
+    ns_err *e;
+} elastify;
+
+/* ---- stages ---- */
+
+static int open_data(elastify *s, int seq)
+{
+    const ns_arch *a = s->c->arch;
+    const ns_data_opts d = { .paths = s->o->data, .n_paths = s->o->n_data, .seed = s->o->seed, .vocab_size = a->vocab_size,
+                             .eos_id = a->n_eos > 0 ? a->eos_ids[0] : -1, .template_dir = s->c->dir, .max_doc = seq };
+    ns_data_free(s->data);
+    if (!(s->data = ns_data_open(&d, s->tok, s->e)))
+        return -1;
+    return s->o->hold_out > 0 ? ns_data_hold_out(s->data, s->o->hold_out, s->e) : 0;
+}
+
+static ns_train_opts stage_opts(const elastify *s, int stage)
+{
+    const ns_elastify_opts *o = s->o;
+    ns_train_opts t = o->train;
+    ns_schedule *c = &t.schedule;
+    t.steps = stage == 1 ? o->stage2_steps : s->steps;
+    if (stage == 1) {
+        t.seq_tokens = o->stage2_seq ? o->stage2_seq : t.seq_tokens;
+        c->lr = o->stage2_lr > 0 ? o->stage2_lr : 0.7 * c->lr;
+    }
+    c->lr_min = c->lr_min < 0 ? c->lr / 10 : c->lr_min < c->lr ? c->lr_min : c->lr;
+    c->warmup = c->warmup < 0 ? (t.steps + 49) / 50 : c->warmup;
+    c->steps = t.steps;
+    return t;
+}
+
+/* Once through the data, when nothing else is said. */
+static int64_t default_steps(const elastify *s)
+{
+    const ns_train_opts *t = &s->o->train;
+    const int64_t step = (int64_t)t->seq_tokens * t->packs * t->micro_batches * ns_comm_size(s->comm);
+    return (ns_data_tokens(s->data) + step - 1) / step;
+}
+
+static int run_stage(elastify *s, int stage)
+{
+    const ns_elastify_opts *o = s->o;
+    ns_train_opts t = stage_opts(s, stage);
+    if (open_data(s, t.seq_tokens) < 0)
+        return -1;
+    if (s->steps == 0) {
+        s->steps = default_steps(s);
+        t = stage_opts(s, stage);
+    }
+    const bool soft = s->plan.router && !(stage == 1 && o->freeze_router);
+    ns_elastic_stage st = { .arch = s->c->arch, .o = o, .plan = &s->plan, .learner = &s->learner, .train = &t, .stage = stage, .soft = soft,
+                            .first = stage == 1 ? s->steps : 0, .total = s->steps + (o->freeze_router ? 0 : o->stage2_steps),
+                            .ranks = ns_comm_size(s->comm) };
+    ns_objective obj;
+    ns_buf dir = { 0 };
+    ns_buf_addf(&dir, "%s/stage%d", s->run, stage + 1);
+    int rc = dir.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : 0;
+    if (rc == 0)
+        rc = ns_elastic_stage_init(&st, s->teacher, &obj, s->e);
+    if (rc == 0)
+        rc = ns_train(&s->p, s->w, s->data, &obj, &t, dir.data, o->resume, s->comm, s->e);
+    ns_elastic_stage_release(&st);
+    ns_buf_release(&dir);
+    return rc == 0 ? 0 : ns_err_wrap(s->e, "stage %d", stage + 1);
+}
+
+/* From here on the router is what its file will hold. */
+static int decide(elastify *s)
+{
+    if (!s->plan.router)
+        return 0;
+    ns_router_round(s->plan.router);
+    return ns_elastic_plan_decide(s->c, &s->plan, s->e);
+}
+
+static int run_stages(elastify *s)
+{
+    if (run_stage(s, 0) < 0)
+        return -1;
+    if (s->o->freeze_router && decide(s) < 0)
+        return -1;
+    if (s->o->stage2_steps > 0 && run_stage(s, 1) < 0)
+        return -1;
+    return decide(s);
+}
+
+/* ---- what came out ---- */
+
+static int evaluate(elastify *s)
+{
+    const ns_train_opts t = stage_opts(s, s->o->stage2_steps > 0);
+    ns_net_mask mask = { 0 };
+    int rc = s->o->hold_out > 0 ? ns_mask_init(s->c->arch, &mask, s->e) : 0;
+    for (int i = 0; rc == 0 && s->o->hold_out > 0 && i < s->plan.n; i++) {
+        ns_mask_set_cut(s->c->arch, &s->plan.size[i].cut, &mask);
+        rc = ns_train_eval(&s->p, s->w, s->teacher, &mask, s->data, &t, s->comm, &s->held[i], s->e);
+    }
+    ns_mask_release(&mask);
+    return rc;
+}
+
+static json_t *size_json(const elastify *s, int i)
+{
+    const ns_elastic_size *z = &s->plan.size[i];
+    ns_cost c;
+    double cost;
+    if (ns_cut_cost(s->c->arch, &z->cut, NULL, NULL, &c, s->e) < 0 || ns_budget_of_cut(&s->plan.budget, &z->cut, &cost, s->e) < 0)
+        return NULL;
+    json_t *obj = json_pack("{s:s, s:f, s:f, s:I, s:I}", "name", z->name, "budget", z->budget, "share", cost / s->plan.budget.full,
+                            "params_total", (json_int_t)c.params_total, "params_active", (json_int_t)c.params_active);
+    const ns_loss *l = &s->held[i];
+    if (l->weight > 0)
+        json_object_set_new(obj, "held_out", json_pack("{s:f, s:f, s:f, s:f}", "kl", l->kl / l->weight, "ce", l->ce / l->weight, "top1",
+                                                       l->top1 / l->weight, "agree", l->agree / l->weight));
+    return obj;
+}
+
+static json_t *report_json(const elastify *s)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < s->plan.n; i++)
+        json_array_append_new(list, size_json(s, i));
+    json_t *obj = json_pack("{s:s, s:o}", "target", ns_budget_target_name(s->o->sizes.budget.target), "sizes", list);
+    if (!obj || json_array_size(list) != (size_t)s->plan.n) {
+        json_decref(obj);
+        ns_fail(s->e, NS_ENOMEM, "the report: out of memory");
+        return NULL;
+    }
+    return obj;
+}
+
+/* ---- nest.json ---- */
+
+/* Is the size's cut that of a larger one? With --only, sizes that were not trained are left out too. */
+static bool is_named(const elastify *s, int i)
+{
+    const ns_elastic_plan *p = &s->plan;
+    if (p->weight[0][i] == 0 && p->weight[1][i] == 0)
+        return false;
+    for (int j = 0; j < i; j++)
+        if (ns_cut_equal(&p->size[j].cut, &p->size[i].cut)) {
+            ns_log("sizes %s and %s have the same cut: one stands in nest.json", p->size[j].name, p->size[i].name);
+            return false;
+        }
+    return true;
+}
+
+/* "full" is the whole model's name alone. */
+static void name_of(const elastify *s, int i, const ns_cut *full, char *out, size_t cap)
+{
+    const ns_elastic_size *z = &s->plan.size[i];
+    if (strcmp(z->name, "full") == 0 && !ns_cut_equal(&z->cut, full))
+        snprintf(out, cap, "%g", z->budget);
+    else
+        snprintf(out, cap, "%s", z->name);
+}
+
+static json_t *nest_json(elastify *s)
+{
+    ns_variants v = { .v = calloc((size_t)s->plan.n, sizeof *v.v), .router = s->plan.router };
+    char name[NS_ELASTIC_MAX][64];
+    ns_cut full = { 0 };
+    json_t *nest = NULL;
+    if (!v.v)
+        ns_fail(s->e, NS_ENOMEM, "nest.json: out of memory");
+    if (v.v && ns_cut_full(s->c->arch, &full, s->e) == 0) {
+        for (int i = 0; i < s->plan.n; i++) {
+            if (!is_named(s, i))
+                continue;
+            name_of(s, i, &full, name[i], sizeof name[i]);
+            v.v[v.n++] = (ns_variant){ .name = name[i], .budget = s->plan.size[i].budget, .cut = s->plan.size[i].cut }; /* all borrowed */
+        }
+        nest = ns_variants_json(s->c->arch, &v, s->e);
+    }
+    free(v.v);
+    ns_cut_release(&full);
+    return nest;
+}
+
+static int add_nest(void *ctx, const char *dir, ns_err *e)
+{
+    elastify *s = ctx;
+    ns_buf path = { 0 };
+    json_t *nest = nest_json(s);
+    int rc = nest ? ns_folder_json(dir, "nest.json", nest, e) : -1;
+    ns_path_join(&path, dir, "router.safetensors");
+    if (rc == 0 && s->plan.router)
+        rc = path.failed ? ns_fail(e, NS_ENOMEM, "%s: out of memory", dir) : ns_router_write(s->plan.router, path.data, e);
+    json_decref(nest);
+    ns_buf_release(&path);
+    return rc;
+}
+
+static int save(elastify *s)
+{
+    if (ns_comm_rank(s->comm) != 0)
+        return 0;
+    json_t *config = ns_params_config(s->c->arch->config, s->o->dtype, s->e);
+    int rc = config ? ns_params_save(&s->p, s->w, config, s->o->dtype, s->c->dir, add_nest, s, s->out, s->e) : -1;
+    json_decref(config);
+    return rc;
+}
+
+/* ---- */
+
+static int prepare(elastify *s)
+{
+    const ns_elastify_opts *o = s->o;
+    ns_buf run = { 0 };
+    if (ns_elastic_plan_make(s->c, &o->sizes, &s->plan, s->e) < 0 || ns_params_plan(s->c->arch, &s->p, s->e) < 0)
+        return -1;
+    if (o->freeze_router && (!s->plan.router || o->stage2_steps == 0))
+        return ns_fail(s->e, NS_EINVAL, "--freeze-router: there is %s", s->plan.router ? "no second stage" : "no router");
+    if (s->plan.router)
+        ns_router_init_weights(s->plan.router, o->router_std, o->seed);
+    ns_buf_addf(&run, o->run_dir ? "%s" : "%s.train", o->run_dir ? o->run_dir : s->out);
+    s->run = run.data;
+    s->w = ns_alloc_aligned(s->p.count * sizeof *s->w);
+    s->teacher = ns_alloc_aligned(s->p.count * sizeof *s->teacher);
+    if (run.failed || !s->w || !s->teacher)
+        return ns_fail(s->e, NS_ENOMEM, "two copies of %zu parameters: out of memory", s->p.count);
+    if (ns_comm_rank(s->comm) == 0 && mkdir(s->run, 0777) != 0 && !ns_dir_exists(s->run))
+        return ns_fail_errno(s->e, "%s", s->run);
+    if (ns_params_load(&s->p, s->c, s->teacher, s->e) < 0)
+        return -1;
+    memcpy(s->w, s->teacher, s->p.count * sizeof *s->w);
+    return ns_elastic_learner_init(s->c->arch, s->plan.router, &s->learner, s->e);
+}
+
+/* Finding out at the end that the folder is there already would be late. */
+static int check_out(const char *out, ns_err *e)
+{
+    ns_outdir d = { 0 };
+    int rc = ns_outdir_open(&d, out, e);
+    ns_outdir_release(&d);
+    return rc;
+}
+
+int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastify_opts *o, const char *out, ns_comm *comm, json_t **report,
+                ns_err *e)
+{
+    elastify s = { .c = parent, .tok = tok, .o = o, .steps = o->train.steps, .out = out, .comm = comm, .e = e };
+    int rc = ns_comm_rank(comm) == 0 ? check_out(out, e) : 0;
+    if (rc == 0)
+        rc = prepare(&s);
+    bool failed = rc != 0;
+    ns_err other = { 0 };
+    if (ns_comm_any(comm, &failed, &other) != 0 || failed)
+        rc = rc != 0 ? rc : ns_fail(e, NS_ECANCELLED, "another rank failed");
+    if (rc == 0)
+        rc = run_stages(&s);
+    if (rc == 0)
+        rc = evaluate(&s);
+    if (rc == 0)
+        rc = save(&s);
+    if (rc == 0 && report && ns_comm_rank(comm) == 0)
+        rc = (*report = report_json(&s)) ? 0 : -1;
+    ns_data_free(s.data);
+    ns_elastic_learner_release(&s.learner);
+    ns_elastic_plan_release(&s.plan);
+    ns_params_release(&s.p);
+    free(s.w);
+    free(s.teacher);
+    free(s.run);
+    return rc;
+}

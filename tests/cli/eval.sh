@@ -1,0 +1,93 @@
+#!/bin/sh
+# Tests of `nestar problems` and `nestar eval`: eval.sh PATH-OF-NESTAR.
+. "$(dirname "$0")/lib.sh"
+
+# ---------------------------------------------------------------- problems
+
+for c in problems eval; do
+    want "$c --help" 0 "  nestar $c " "$N" $c --help
+    want "$c: unknown option" 2 "nestar $c: " "$N" $c --frobnicate
+    want "$c: no argument" 2 "is missing" "$N" $c
+done
+want "problems" 0 "" "$N" problems -n 300 --seed 4 -o train.jsonl
+check "problems, one a line" "$(wc -l <train.jsonl)" -eq 300
+"$N" problems -n 300 --seed 4 -o - >again.jsonl
+same "problems, the same twice and on standard output" train.jsonl again.jsonl
+head -100 train.jsonl >first
+"$N" problems -n 100 --seed 4 -o few.jsonl
+same "problems, fewer are the first ones" first few.jsonl
+"$N" problems -n 300 --seed 5 -o other.jsonl
+differ "problems, another seed" train.jsonl other.jsonl
+"$N" problems -n 200 --seed 4 --split test -o test.jsonl
+grep -o '"content":"[A-Z][^"]*"' train.jsonl | sort -u >q1
+grep -o '"content":"[A-Z][^"]*"' test.jsonl | sort -u >q2
+check "problems, test questions" "$(wc -l <q2)" -gt 150
+check "problems, none in both splits" "$(comm -12 q1 q2 | wc -l)" -eq 0
+check "problems, all test ones with thoughts" "$(grep -c reasoning_content test.jsonl)" -eq 200
+"$N" problems -n 50 --kinds chain,sum --level 3 --no-think-share 1 --cut-share 0 -o some.jsonl
+check "problems, kinds and level" "$(grep -cE '"kind":"(chain|sum)","level":3' some.jsonl)" -eq 50
+check "problems, no thoughts" "$(grep -c reasoning_content some.jsonl)" -eq 0
+"$N" problems -n 50 --no-think-share 0 --cut-share 1 -o cut.jsonl
+check "problems, all cut" "$(grep -c '"completion"' cut.jsonl)" -eq 50
+want "problems, unknown kind" 2 '"chains" is none of' "$N" problems -n 1 --kinds sum,chains -o x
+want "problems, empty kind" 2 'is none of' "$N" problems -n 1 --kinds sum, -o x
+want "problems, level too high" 2 "level" "$N" problems -n 1 --level 3-99 -o x
+want "problems, levels the wrong way" 2 "level" "$N" problems -n 1 --level 5-3 -o x
+want "problems, unknown split" 2 "neither train nor test" "$N" problems -n 1 --split dev -o x
+want "problems, shares over one" 2 "all together" "$N" problems -n 1 --no-think-share 0.7 --cut-share 0.7 -o x
+want "problems, no place to write" 1 "nowhere" "$N" problems -n 1 -o nowhere/x
+absent "problems, nothing left of refused ones" x
+
+# The markup of cut lines is the template's.
+demo=$here/../../examples/demo
+"$N" problems -n 1 --kinds sum --no-think-share 0 --cut-share 1 -o one.jsonl
+"$N" problems -n 1 --kinds sum --no-think-share 1 --cut-share 0 -o plain.jsonl
+sed 's/"role":"assistant".*/"role":"assistant","content":""}],"x":1}/; s/,{"role":"assistant".*\]/],"add_generation_prompt":true/' plain.jsonl >conversation
+"$N" template "$demo/text" <conversation >prompt
+sed 's/^{"prompt":"//; s/<think>.*/<think>/; s/\\n/\n/g' one.jsonl >start
+same "problems, cut ones begin as prompts do" start prompt
+
+# ---------------------------------------------------------------- eval
+
+sed 's/"hidden_size": 192/"hidden_size": 64/; s/"MEM\*EMEM\*EME"/"ME*E"/; s/"num_hidden_layers": 12/"num_hidden_layers": 4/' "$demo/config.json" >config.json
+echo '{"version": 1, "variants": [{"name": "small", "cut": {"hidden": 32, "expert_ffn": 32}}]}' >nest.json
+want "a model" 0 "" "$N" synth config.json --dtype f32 --seed 3 --nest nest.json --text-dir "$demo/text" -o ck
+E="$N eval ck --task test.jsonl -n 12 --max-thought 20 --max-answer 8"
+want "eval" 0 "^12 problems" $E --sizes full,small,hidden=48,expert_ffn=48 --think-budgets 0,5,inf -o answers.jsonl
+said "eval, a line for size and budget" "^small  *off " out
+said "eval, axis pairs stay together" "^hidden=48,expert_ffn=48  *inf " out
+check "eval, rows" "$(grep -cE ' (off|5|inf) .* % ' out)" -eq 9
+check "eval, every answer in the file" "$(wc -l <answers.jsonl)" -eq 108
+said "eval, answers have what was expected" '"expected":"' answers.jsonl
+want "eval, JSON" 0 '"levels"' $E --size full --size small --json
+said "eval, JSON has intervals" '"low": 0' out
+$E --batch 1 -o one.jsonl >/dev/null 2>&1
+$E --batch 7 -o seven.jsonl >/dev/null 2>&1
+sort one.jsonl >a && sort seven.jsonl >b
+same "eval, the batch does not matter" a b
+want "eval, budget beyond the thought" 1 "thoughts end at 20" $E --think-budgets 20
+want "eval, budget twice" 1 "given twice" $E --think-budgets 4,4
+want "eval, bad budget" 2 "think-budgets" $E --think-budgets 4,x
+want "eval, unknown size" 1 "huge" $E --size huge
+want "eval, empty size" 2 "empty" $E --sizes full,
+want "eval, no task" 2 "task is missing" "$N" eval ck
+want "eval, missing task" 1 "no.jsonl" "$N" eval ck --task no.jsonl
+echo '{"question": "Compute 1+1."}' >bad.jsonl
+want "eval, a problem without an answer" 1 'bad.jsonl:1: key "answer"' "$N" eval ck --task bad.jsonl
+want "eval, missing checkpoint" 1 "nowhere" "$N" eval nowhere --task test.jsonl
+mkdir bare && cp ck/config.json ck/model.safetensors bare/
+want "eval, no text files" 1 "tokenizer.json" "$N" eval bare --task test.jsonl
+want "eval, prompts too long for the model" 1 "positions" "$N" eval ck --task test.jsonl --max-thought 5000
+
+# Ctrl-C: what is done is counted.
+"$N" problems -n 30000 --split test -o many.jsonl
+"$N" eval ck --task many.jsonl --max-thought 20 --max-answer 8 -o part.jsonl >out 2>err &
+n=0
+until ls part.jsonl* >/dev/null 2>&1 || [ $n -ge 100 ]; do sleep 0.2; n=$((n + 1)); done # from then on Ctrl-C is listened to
+sleep 1
+kill -INT $! && wait $!
+check "eval, interrupted: exit status" $? -eq 130
+said "eval, interrupted: said so" "interrupted" out
+check "eval, interrupted: answers kept" "$(wc -l <part.jsonl)" -gt 0
+
+finish
