@@ -1,41 +1,50 @@
 #!/bin/sh
-# One checkpoint, three sizes: demo.sh NESTAR FOLDER. Makes a small checkpoint of random weights in FOLDER and runs it.
+# One checkpoint, several sizes: demo.sh NESTAR FOLDER. Runs the bundled model; what it writes goes into FOLDER.
 set -e
 nestar=$1 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
-printable() { LC_ALL=C tr -cd '[:print:]\n'; } # random weights speak in random bytes
+model=$here/model
+rm -rf "$out"
+mkdir -p "$out"
 
 if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold= plain=; fi
 say() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
-show() { printf '$ nestar'; printf ' %s' "$@"; printf '\n'; }
+# Prints the command as one would type it, then runs it; speeds and sizes come below an answer.
+run() {
+    printf '$ nestar'
+    for a in "$@"; do
+        case $a in "$model") a=examples/demo/model ;; *[\ \*\;]*) a="'$a'" ;; esac
+        printf ' %s' "$a"
+    done
+    printf '\n'
+    "$nestar" "$@"
+}
 
 cat <<'END'
-This demo runs a Nemotron-H model of a few million parameters with RANDOM weights: it has the layers, the files and the speed of
-such a model, and what it says is noise. A trained checkpoint takes the same commands.
+The bundled model has some three million parameters and was trained by nestar alone (experiments/demo.sh) to solve small problems
+with worked thoughts. Inside its weights lie smaller models; all of them run from the one copy in memory.
 END
 
-say "1. A checkpoint from a config.json, with three sizes named in nest.json"
-rm -rf "$out"
-show synth examples/demo/config.json --nest examples/demo/nest.json --text-dir examples/demo/text -o "$out"
-"$nestar" synth "$here/config.json" --dtype bf16 --seed 1 --nest "$here/nest.json" --text-dir "$here/text" -o "$out"
-show inspect "$out"
-"$nestar" inspect "$out"
+say "1. What is in it"
+run inspect "$model"
 
-say "2. The same files, run at two of the sizes"
-for size in full small; do
-    show run "$out" --size $size -n 200 --ignore-eos -p "'Hello!'"
-    "$nestar" run "$out" --size $size -n 200 --ignore-eos --seed 1 -p 'Hello!' | printable
+question='Start with 25. Add 2. Subtract 7. Multiply by 3. Add 6.'
+say "2. One question, at every size (the right answer is 66)"
+for size in full medium small; do
+    run run "$model" --size "$size" --temp 0 -p "$question"
     echo
 done
 
-say "3. A change of size in the middle of an answer: the first 100 tokens at small, the rest at full, one cache"
-show run "$out" --sizes small:100,full -n 200 --ignore-eos -p "'Hello!'"
-"$nestar" run "$out" --sizes small:100,full -n 200 --ignore-eos --seed 1 -p 'Hello!' | printable
+say "3. The size changes in the middle of the answer: 20 tokens of thought at the smallest size, the rest at full, one cache"
+run run "$model" --sizes small:20,full --temp 0 -p "$question"
+echo
 
-say "4. One size written out as an ordinary checkpoint of its own"
-show slice "$out" --size small -o "$out-small"
-rm -rf "$out-small"
-"$nestar" slice "$out" --size small -o "$out-small"
-du -sh "$out" "$out-small"
+say "4. What each size gets right of 60 problems that training never saw, by how long it may think"
+run problems -n 60 --seed 7 --split test -o "$out/test.jsonl"
+run eval "$model" --task "$out/test.jsonl" --sizes full,small --think-budgets 0,16,inf
 
-say "Next: $nestar chat $out   (/sizes lists them, /size small changes while you talk)"
+say "5. One size written out as an ordinary checkpoint of its own"
+run slice "$model" --size small -o "$out/small"
+du -sh "$model" "$out/small" | sed "s|$here|examples/demo|"
+
+say "Next: nestar chat examples/demo/model   (/sizes lists the sizes, /size small changes while you talk)"

@@ -85,7 +85,7 @@ static double step_bytes(const struct subject *s, double picked)
     return bytes + s->o->sequences * (2.0 * (double)s->cost.state_bytes + (double)s->cost.kv_bytes_per_token * s->o->depth);
 }
 
-static int forward(struct subject *s, int n_seq, int n, int n_logits, const ns_tap *tap, ns_err *e)
+static int forward(struct subject *s, int n_seq, int n, int n_logits, const ns_step_tap *tap, ns_err *e)
 {
     ns_item *items = calloc((size_t)n_seq, sizeof *items);
     int vocab = s->en->model.arch->vocab_size, rc = -1;
@@ -140,7 +140,7 @@ static int decode(struct subject *s, json_t *out, double bandwidth, ns_err *e)
 {
     double *t = malloc((size_t)s->o->gen * sizeof *t);
     int rc = t ? fill(s, s->o->depth, e) : ns_fail(e, NS_ENOMEM, "bench: out of memory");
-    ns_tap tap = { s, NULL, count_experts };
+    ns_step_tap tap = { s, NULL, count_experts };
     ns_rng rng;
     ns_rng_init(&rng, 7);
     s->picked = 0;

@@ -7,6 +7,7 @@
 
 #include "block/conv_block.h"
 #include "block/dense.h"
+#include "block/gated_norm.h"
 #include "block/space.h"
 #include "block/ssd.h"
 #include "block/vec.h"
@@ -29,8 +30,7 @@ typedef struct work {
     ns_real *dpost;                           /* [Q + taps - 1, conv]: rows past the chunk are those of the chunk after it */
     ns_real *raw, *dt, *ddt;                  /* [heads][Q]: before softplus, after */
     ns_real *gy;                              /* [Q, inner] */
-    ns_real *gate, *dgate, *gated, *dgated, *normed; /* [inner], of one token: silu(z), silu'(z), q, dL/dq, o */
-    ns_real *ds, *ssd;
+    ns_real *ds, *ssd, *norm;                 /* gradient of the entering states; workspaces of the scan and of the norm */
 } work;
 
 /* What forward leaves for backward. */
@@ -44,10 +44,10 @@ typedef struct mamba {
     work w;
     kept kept;
     ns_dense in, out;
-    const ns_real *dt_bias, *skip, *norm;
+    const ns_real *dt_bias, *skip;
     const ns_axis_mask *heads, *head_dim, *state; /* NULL without a mask */
     ns_norm_mask *norm_mask;                      /* likewise */
-    ns_real eps, scale;                           /* of the gated norm */
+    ns_gated_norm norm;
     ns_conv conv;
 } mamba;
 
@@ -81,9 +81,8 @@ static void place_work(const dims *d, size_t tokens, ns_space *s, work *w)
         { &w->o, tokens * inner }, { &w->dproj, tokens * (size_t)d->total }, { &w->wt, taps * conv }, { &w->channel, conv },
         { &w->a, heads }, { &w->dwt, taps * conv }, { &w->db, conv }, { &w->dchannel, conv }, { &w->da, heads }, { &w->dd, heads },
         { &w->d_dt_bias, heads }, { &w->u, Q * conv }, { &w->sig, Q * conv }, { &w->post, Q * conv }, { &w->dpost, (Q + taps - 1) * conv },
-        { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->gate, inner },
-        { &w->dgate, inner }, { &w->gated, inner }, { &w->dgated, inner }, { &w->normed, inner }, { &w->ds, d->state },
-        { &w->ssd, ns_ssd_work(d->per_group, d->p) },
+        { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->ds, d->state },
+        { &w->ssd, ns_ssd_work(d->per_group, d->p) }, { &w->norm, 5 * inner },
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
         *part[i].at = ns_space_take(s, part[i].n);
@@ -142,7 +141,7 @@ static void channel_mask(const mamba *m)
 
 static mamba begin(const ns_block_ctx *c, const ns_real *saved)
 {
-    mamba m = { .c = c, .d = dims_of(c->arch, c->layer), .eps = (ns_real)c->arch->gated_norm_eps, .scale = 1 };
+    mamba m = { .c = c, .d = dims_of(c->arch, c->layer) };
     ns_space scratch = ns_space_of(c->scratch), keep = ns_space_of(saved);
     place_work(&m.d, (size_t)c->seqs->n_tokens, &scratch, &m.w);
     place_kept(&m.d, (size_t)c->seqs->n_tokens, &keep, &m.kept);
@@ -150,7 +149,7 @@ static mamba begin(const ns_block_ctx *c, const ns_real *saved)
     m.out = ns_dense_of(c, NS_W_OUT_PROJ, NS_W_OUT_PROJ_BIAS, 0, m.d.inner, c->hidden);
     m.dt_bias = weight(c, NS_W_DT_BIAS);
     m.skip = weight(c, NS_W_D);
-    m.norm = weight(c, NS_W_GATED_NORM);
+    m.norm = (ns_gated_norm){ m.d.inner, m.d.per_group * m.d.p, weight(c, NS_W_GATED_NORM), (ns_real)c->arch->gated_norm_eps, 1, m.w.norm };
     m.conv = (ns_conv){ m.d.conv, m.d.taps, m.w.wt, weight(c, NS_W_CONV_BIAS) };
     const ns_real *conv = weight(c, NS_W_CONV), *a_log = weight(c, NS_W_A_LOG);
     for (int i = 0; i < m.d.conv; i++)
@@ -163,8 +162,8 @@ static mamba begin(const ns_block_ctx *c, const ns_real *saved)
         m.head_dim = &c->mask->axis[NS_AXIS_MAMBA_HEAD_DIM];
         m.state = &c->mask->axis[NS_AXIS_SSM_STATE];
         m.norm_mask = &c->mask->gated;
-        m.eps *= m.norm_mask->eps_factor;
-        m.scale = m.norm_mask->scale;
+        m.norm.eps *= m.norm_mask->eps_factor;
+        m.norm.scale = m.norm_mask->scale;
         channel_mask(&m);
     }
     return m;
@@ -221,20 +220,11 @@ static ns_ssd scan_of(const mamba *m, const chunk *k, int group, int live)
 
 /* ---- forward ---- */
 
-static void gate_forward(const mamba *m, size_t t)
-{
-    const dims *d = &m->d;
-    int width = d->per_group * d->p;
-    size_t inner = (size_t)d->inner;
-    ns_vec_silu(m->kept.proj + t * (size_t)d->total, inner, m->w.gate);
-    ns_vec_mul(m->w.gate, m->kept.y + t * inner, inner, m->w.gated);
-    for (int i = 0; i < d->inner; i += width)
-        ns_vec_rmsnorm(m->w.gated + i, m->norm + i, width, width, m->eps, m->scale, m->w.o + t * inner + i);
-}
-
 static void chunk_forward(const mamba *m, const chunk *k)
 {
     const dims *d = &m->d;
+    const size_t inner = (size_t)d->inner;
+    const ns_real *proj = m->kept.proj + k->tok * (size_t)d->total;
     int width = d->per_group * d->p;
     chunk_inputs(m, k);
     if (m->c->tap)
@@ -242,17 +232,17 @@ static void chunk_forward(const mamba *m, const chunk *k)
                                             .x = m->w.post + d->inner, .ld = (size_t)d->conv });
     for (int g = 0; g < d->groups; g++) {
         int live = live_heads(m, g);
-        ns_real *y = m->kept.y + k->tok * (size_t)d->inner + g * width;
+        ns_real *y = m->kept.y + k->tok * inner + g * width;
         for (int l = 0; l < k->q && live < d->per_group; l++)
             memset(y + l * d->inner + live * d->p, 0, (size_t)(width - live * d->p) * sizeof *y);
         if (live == 0)
             continue;
         ns_ssd s = scan_of(m, k, g, live);
-        ns_real *next = m->kept.states + (k->slot + (k->at > 0)) * d->state + g * d->n * width;
-        ns_ssd_forward(m->c->blas, &s, y, d->inner, k->last ? NULL : next, m->w.ssd);
+        ns_real *next = k->last ? NULL : m->kept.states + (k->slot + (k->at > 0)) * d->state + g * d->n * width;
+        ns_ssd_forward(m->c->blas, &s, y, d->inner, next, m->w.ssd);
     }
     for (int l = 0; l < k->q; l++)
-        gate_forward(m, k->tok + (size_t)l);
+        ns_gated_norm_forward(&m->norm, proj + l * d->total, m->kept.y + (k->tok + (size_t)l) * inner, m->w.o + (k->tok + (size_t)l) * inner);
 }
 
 static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out, ns_real *saved)
@@ -280,40 +270,18 @@ static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out,
 
 /* ---- backward ---- */
 
-/* gate = silu(z), its derivative, q = y silu(z) */
-NS_CLONES static void gate_open(size_t n, const ns_real *restrict z, const ns_real *restrict y, ns_real *restrict gate,
-                                ns_real *restrict dgate, ns_real *restrict gated)
+/* dz into dproj, dL/dy into gy; dL/do in w->o becomes o. */
+static void norm_backward(const mamba *m, const chunk *k, ns_real *d_norm)
 {
-    for (size_t i = 0; i < n; i++) {
-        ns_real s = gate[i], v = z[i] * s; /* gate holds sigmoid(z) */
-        gate[i] = v;
-        dgate[i] = s + v * (1 - s);
-        gated[i] = v * y[i];
-    }
-}
-
-/* One token: dL/do in m->w.o becomes o; dz and dL/dy. */
-static void gate_backward(const mamba *m, size_t t, ns_real *gy, ns_real *d_norm)
-{
-    const dims *d = &m->d;
-    const work *w = &m->w;
-    const int width = d->per_group * d->p;
-    const size_t inner = (size_t)d->inner;
-    const ns_real *z = m->kept.proj + t * (size_t)d->total, *y = m->kept.y + t * inner;
-    ns_real *o = w->o + t * inner, *dz = w->dproj + t * (size_t)d->total, d_eps = 0;
-    ns_vec_sigmoid(z, inner, w->gate);
-    gate_open(inner, z, y, w->gate, w->dgate, w->gated);
-    for (int i = 0; i < d->inner; i += width) {
-        ns_real r = ns_vec_rmsnorm(w->gated + i, m->norm + i, width, width, m->eps, m->scale, w->normed + i);
-        ns_vec_rmsnorm_backward(w->gated + i, m->norm + i, o + i, width, width, m->scale, r, w->dgated + i, d_norm ? d_norm + i : NULL,
-                                m->norm_mask ? &d_eps : NULL, m->norm_mask ? &m->norm_mask->d_scale : NULL);
+    const size_t inner = (size_t)m->d.inner, total = (size_t)m->d.total;
+    ns_real d_eps = 0;
+    for (size_t l = 0; l < (size_t)k->q; l++) {
+        size_t t = k->tok + l;
+        ns_gated_norm_backward(&m->norm, m->kept.proj + t * total, m->kept.y + t * inner, m->w.o + t * inner, m->w.dproj + t * total,
+                               m->w.gy + l * inner, d_norm, m->norm_mask ? &d_eps : NULL, m->norm_mask ? &m->norm_mask->d_scale : NULL);
     }
     if (m->norm_mask)
         m->norm_mask->d_eps_factor += d_eps * (ns_real)m->c->arch->gated_norm_eps;
-    memcpy(o, w->normed, inner * sizeof *o);
-    ns_vec_mul(w->dgated, w->gate, inner, gy);
-    ns_vec_mul(w->dgated, y, inner, dz);
-    ns_vec_mul(dz, w->dgate, inner, dz);
 }
 
 /* From the gradient of the masked activation to that of its input, in place; sums up the masks' gradient. */
@@ -366,7 +334,7 @@ static void dt_backward(const mamba *m, const chunk *k)
         ns_vec_sigmoid(w->raw + h * Q, Q, slope);
         for (int l = 0; l < k->q; l++) {
             int i = h * Q + l;
-            ns_real g = w->dt[i] > low && w->dt[i] < high ? w->ddt[i] * (w->raw[i] > 20 ? 1 : slope[l]) : 0;
+            ns_real g = w->dt[i] <= low || w->dt[i] >= high ? 0 : w->ddt[i] * (w->raw[i] > 20 ? 1 : slope[l]);
             row[l * d->total + h] = g;
             w->d_dt_bias[h] += g;
         }
@@ -378,8 +346,7 @@ static void chunk_backward(const mamba *m, const chunk *k, ns_real *d_norm, bool
     const dims *d = &m->d;
     const work *w = &m->w;
     const size_t conv = (size_t)d->conv, tail = (size_t)(d->taps - 1) * conv, at = k->tok * (size_t)d->total + (size_t)d->inner;
-    for (int l = 0; l < k->q; l++)
-        gate_backward(m, k->tok + (size_t)l, w->gy + l * d->inner, d_norm);
+    norm_backward(m, k, d_norm);
     chunk_inputs(m, k);
     if (k->last) /* nothing follows; in the other chunks the rows from Q on are the next one's first */
         memset(w->dpost + (size_t)k->q * conv, 0, tail * sizeof *w->dpost);

@@ -210,14 +210,22 @@ static void read_backward(const ns_net *n, const norm *k, const ns_real *stream,
         nm->d_eps_factor += d_eps * (ns_real)n->p->arch->norm_eps;
 }
 
+/* out = x + a y m (m NULL: ones); out may be x */
+NS_CLONES static void sum_product(int n, const ns_real *x, ns_real a, const ns_real *y, const ns_real *m, ns_real *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = x[i] + (m ? a * y[i] * m[i] : a * y[i]);
+}
+
 /* next = stream + keep m y */
 static void write_stream(const ns_net *n, ns_net_mask *mask, ns_real keep, const ns_real *stream, const ns_real *y, ns_real *next)
 {
-    const int h = n->p->arch->hidden_size, live = ns_net_live(n, mask);
-    if (next != stream)
-        memcpy(next, stream, (size_t)n->seqs->n_tokens * (size_t)h * sizeof *next);
-    for (int t = 0; keep != 0 && t < n->seqs->n_tokens; t++, y += h, next += h)
-        add_product(live, keep, y, mask ? mask->hidden.m : NULL, next);
+    const int h = n->p->arch->hidden_size, live = keep == 0 ? 0 : ns_net_live(n, mask);
+    for (int t = 0; t < n->seqs->n_tokens; t++, stream += h, y += h, next += h) {
+        sum_product(live, stream, keep, y, mask ? mask->hidden.m : NULL, next);
+        if (next != stream)
+            memcpy(next + live, stream + live, (size_t)(h - live) * sizeof *next);
+    }
 }
 
 /* n->dy from n->dstream, and the gradients of keep and of the mask */

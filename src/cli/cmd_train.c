@@ -52,7 +52,7 @@ static const struct argp_option options[] = {
     { "seed", KEY_SEED, "N", 0, "Of the parameters and of the data's order (default 0)", 4 },
     { "eval-docs", KEY_EVAL_DOCS, "N", 0, "Documents held out of training, to evaluate on (default 0)", 5 },
     { "eval-every", KEY_EVAL_EVERY, "N", 0, "Steps from one evaluation to the next (default 100)", 5 },
-    { "save-every", KEY_SAVE_EVERY, "N", 0, "Steps from one saved state to the next (default 500; 0: at the end and on interruption only)", 5 },
+    { "save-every", KEY_SAVE_EVERY, "N", 0, "Steps from one saved state to the next (default 500; 0: only at the end and when interrupted)", 5 },
     { "spike", KEY_SPIKE, "X", 0, "Stop when the loss is over X times its running mean (default 0: only when it is not finite)", 5 },
     { "dtype", KEY_DTYPE, "f32|bf16", 0, "Of the checkpoint (default f32)", 5 },
     { "resume", KEY_RESUME, NULL, 0, "Go on with the run in DIR.train, or begin one", 5 },
@@ -283,7 +283,7 @@ static void on_step(void *ctx, const json_t *line)
 static void announce(const run *r)
 {
     const args *a = r->a;
-    const ns_net_opts no = { .max_tokens = a->o.seq_tokens, .max_seqs = a->o.seq_tokens, .recompute = a->o.recompute };
+    const ns_net_opts no = { .max_tokens = a->o.seq_tokens, .max_seqs = NS_PACK_SEQS(a->o.seq_tokens), .recompute = a->o.recompute };
     const double count = (double)r->params.count, step = (double)a->o.seq_tokens * a->o.packs * a->o.micro_batches * ns_comm_size(r->comm);
     if (ns_comm_rank(r->comm) != 0)
         return;

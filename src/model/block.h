@@ -8,7 +8,7 @@ typedef struct ns_step {
     const ns_model *m;
     const ns_plan *plan;
     ns_scratch *s;
-    const ns_tap *tap;  /* may be NULL */
+    const ns_step_tap *tap;  /* may be NULL */
     ns_item *items;
     int n_items, n_tokens, hidden;
     int *first;         /* [n_items] index of an item's first token */

@@ -134,7 +134,7 @@ static int check(const ns_plan *p, const ns_item *items, int n_items, ns_err *e)
     return 0;
 }
 
-int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_tap *tap, ns_err *e)
+int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_step_tap *tap, ns_err *e)
 {
     const ns_model *m = p->model;
     if (check(p, items, n_items, e) != 0)

@@ -74,13 +74,13 @@ typedef struct ns_item {
 } ns_item;
 
 /* Looks at a step from inside; both members may be NULL. */
-typedef struct ns_tap {
+typedef struct ns_step_tap {
     void *ctx;
     /* The residual stream [n_tokens, hidden] after a layer. */
     void (*hidden)(void *ctx, int layer, const float *x, int n_tokens, int hidden);
     /* The router's picks [n_tokens, topk], experts as the full model counts them, in the order of selection. */
     void (*router)(void *ctx, int layer, const int *expert, const float *weight, int n_tokens, int topk);
-} ns_tap;
+} ns_step_tap;
 
 /* Working memory of a step; grows to the largest step seen and is reused. One per thread of control. */
 typedef struct ns_scratch ns_scratch;
@@ -90,5 +90,5 @@ void ns_scratch_free(ns_scratch *s);
 /* Runs one step and advances every state. All tokens of all items together should not exceed NS_STEP_TOKENS: longer prompts go in
  * pieces. States must have room (ns_state_room) and the shape of the plan's cut. On error the states are in no defined position. */
 enum { NS_STEP_TOKENS = 512 };
-int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_tap *tap, ns_err *e);
+int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_step_tap *tap, ns_err *e);
 #endif

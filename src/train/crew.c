@@ -7,7 +7,7 @@
 
 static int init_worker(ns_worker *k, const ns_crew *c, const ns_crew_opts *o, ns_err *e)
 {
-    ns_net_opts no = { .max_tokens = o->seq_tokens, .max_seqs = o->seq_tokens, .recompute = o->recompute,
+    ns_net_opts no = { .max_tokens = o->seq_tokens, .max_seqs = NS_PACK_SEQS(o->seq_tokens), .recompute = o->recompute,
                        .forward_only = o->forward_only };
     if (!(k->net = ns_net_new(c->p, c->blas, &no, e)))
         return -1;

@@ -37,7 +37,8 @@ uint64_t ns_data_hash(const ns_data *d);
  * from ns_data_eval instead. */
 int ns_data_hold_out(ns_data *d, int64_t n_docs, ns_err *e);
 
-/* One worker's batch; owned arrays of room for max_tokens, in as many documents. */
+/* One worker's batch; owned arrays of room for max_tokens, in NS_PACK_SEQS documents at most. */
+#define NS_PACK_SEQS(max_tokens) (max_tokens)
 typedef struct ns_pack {
     ns_seqs seqs;
     int *ids, *start, *target;

@@ -41,8 +41,8 @@ static void name_of(const ns_params *p, size_t at, char *out, size_t cap)
 
 static void describe(const ns_arch *a, const finding *f, char *out, size_t cap)
 {
-    static const char *const what[] = { [NS_TAP_NORM] = "the mixer's input", [NS_TAP_FFN] = "the FFN", [NS_TAP_MAMBA_X] = "in_proj's output",
-                                        [NS_TAP_ATTENTION] = "the attention output", [NS_TAP_EXPERT_OUT] = "an expert's output" };
+    static const char *const what[] = { [NS_TAP_NORM] = "the mixer's input", [NS_TAP_FFN] = "the FFN",
+                                        [NS_TAP_MAMBA_X] = "in_proj's output", [NS_TAP_ATTENTION] = "the attention output", [NS_TAP_EXPERT_OUT] = "an expert's output" };
     if (!f->any)
         snprintf(out, cap, "all activations are finite, the logits are not");
     else if (f->layer == a->n_layers)

@@ -154,7 +154,8 @@ static int read_array(const ns_st *st, const char *name, size_t total, size_t fr
 {
     const ns_tensor *x = find(st, name);
     if (!x || x->bytes != total)
-        return ns_fail(e, NS_EINVAL, "\"%s\" has %zu bytes, expected %zu: the run is of another model or objective", name, x ? x->bytes : 0, total);
+        return ns_fail(e, NS_EINVAL, "\"%s\" has %zu bytes, expected %zu: the run is of another model or objective", name,
+                       x ? x->bytes : 0, total);
     memcpy(to, x->data + from, n);
     return 0;
 }

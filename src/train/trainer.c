@@ -101,8 +101,8 @@ static json_t *describe_step(const ns_trainer *t, double seconds)
 static int stop(const ns_trainer *t, ns_err *e)
 {
     const bool saved = ns_resume_exists(t->dir);
-    return ns_err_wrap(e, "training stopped in step %lld, %s%s%s", (long long)t->step + 1, saved ? "the last state is in " : "nothing is saved yet",
-                       saved ? t->dir : "", saved ? "/resume" : "");
+    return ns_err_wrap(e, "training stopped in step %lld, %s%s%s", (long long)t->step + 1,
+                       saved ? "the last state is in " : "nothing is saved yet", saved ? t->dir : "", saved ? "/resume" : "");
 }
 
 /* Before anything moves: is this step fit to be taken? */
@@ -120,8 +120,8 @@ static int look(ns_trainer *t, ns_err *e)
         ns_diagnose_gradient(t, e);
         rc = -1;
     } else if (t->o.spike > 0 && t->step >= SPIKE_AFTER && loss > t->o.spike * t->running) {
-        rc = ns_fail(e, NS_EFORMAT, "the loss is %.4g, over %g times its running mean of %.4g, in the batch of documents %lld..%lld of the stream",
-                     loss, t->o.spike, t->running, (long long)t->first_doc, (long long)(ns_data_position(t->data) - 1));
+        rc = ns_fail(e, NS_EFORMAT, "the loss is %.4g, over %g times its running mean of %.4g, in the batch of documents %lld..%lld "
+                     "of the stream", loss, t->o.spike, t->running, (long long)t->first_doc, (long long)(ns_data_position(t->data) - 1));
     }
     if (rc == 0)
         t->running = t->step == 0 ? loss : 0.95 * t->running + 0.05 * loss;
@@ -208,8 +208,8 @@ static int open_run(ns_trainer *t, bool resume, ns_err *e)
 
 static int prepare(ns_trainer *t, ns_err *e)
 {
-    const ns_crew_opts co = { .seq_tokens = t->o.seq_tokens, .workers = t->o.workers, .packs = t->o.packs, .micro_batches = t->o.micro_batches,
-                              .recompute = t->o.recompute, .gradients = !ns_trainer_frozen(t), .teacher = t->obj && t->obj->teacher };
+    const ns_crew_opts co = { .seq_tokens = t->o.seq_tokens, .workers = t->o.workers, .packs = t->o.packs,
+                              .micro_batches = t->o.micro_batches, .recompute = t->o.recompute, .gradients = !ns_trainer_frozen(t), .teacher = t->obj && t->obj->teacher };
     return ns_crew_init(&t->crew, t->p, &co, e) == 0 && ns_step_init(t, e) == 0 && ns_update_init(t, e) == 0 ? 0 : -1;
 }
 

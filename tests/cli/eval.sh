@@ -80,9 +80,11 @@ want "eval, no text files" 1 "tokenizer.json" "$N" eval bare --task test.jsonl
 want "eval, prompts too long for the model" 1 "positions" "$N" eval ck --task test.jsonl --max-thought 5000
 
 # Ctrl-C: what is done is counted.
-"$N" problems -n 100000 --split test -o many.jsonl
+"$N" problems -n 30000 --split test -o many.jsonl
 "$N" eval ck --task many.jsonl --max-thought 20 --max-answer 8 -o part.jsonl >out 2>err &
-sleep 2
+n=0
+until ls part.jsonl* >/dev/null 2>&1 || [ $n -ge 100 ]; do sleep 0.2; n=$((n + 1)); done # from then on Ctrl-C is listened to
+sleep 1
 kill -INT $! && wait $!
 check "eval, interrupted: exit status" $? -eq 130
 said "eval, interrupted: said so" "interrupted" out

@@ -114,7 +114,7 @@ static void run_fixture(const char *dir, const ns_ops *ops, ns_pool *pool)
     struct compare c = { .want = want, .n = n, .n_expected = (int)logits_t->shape[0], .arch = ck->arch };
     float *logits = malloc((size_t)c.n_expected * (size_t)vocab * sizeof *logits);
     ns_item item = { .state = state, .ids = ids, .n = n, .n_logits = c.n_expected, .logits = logits };
-    ns_tap tap = { &c, on_hidden, on_router };
+    ns_step_tap tap = { &c, on_hidden, on_router };
     if (ns_forward(plan, &item, 1, s, &tap, &e) != 0)
         fail_msg("%s: %s", dir, e.msg);
     double d = difference(logits, logits_t, (size_t)c.n_expected * (size_t)vocab);

@@ -57,22 +57,28 @@ static inline void fill_param(const ns_param *p, ns_rng *r, ns_real *w)
     }
 }
 
+/* Takes the architecture over. */
+static inline void fixture_init(fixture *f, ns_arch *arch, uint64_t seed)
+{
+    ns_err e = { 0 };
+    assert_non_null(arch);
+    *f = (fixture){ .arch = arch, .blas = ns_blas_open(&e) };
+    if (!f->blas || ns_params_plan(f->arch, &f->p, &e) != 0)
+        fail_msg("%s", e.msg);
+    ns_rng_init(&f->r, seed);
+    f->w = reals(f->p.count);
+    f->g = reals(f->p.count);
+    for (int i = 0; i < f->p.n; i++)
+        fill_param(&f->p.p[i], &f->r, f->w + f->p.p[i].off);
+}
+
 static inline void fixture_open(fixture *f, const tiny_opts *o)
 {
     ns_err e = { 0 };
     char *path = tiny_path(tiny_base, "config.json");
     assert_int_equal(tiny_config(path, o), 0);
-    *f = (fixture){ .arch = ns_arch_open(path, &e) };
+    fixture_init(f, ns_arch_open(path, &e), o->seed);
     free(path);
-    assert_non_null(f->arch);
-    f->blas = ns_blas_open(&e);
-    if (!f->blas || ns_params_plan(f->arch, &f->p, &e) != 0)
-        fail_msg("%s", e.msg);
-    ns_rng_init(&f->r, o->seed);
-    f->w = reals(f->p.count);
-    f->g = reals(f->p.count);
-    for (int i = 0; i < f->p.n; i++)
-        fill_param(&f->p.p[i], &f->r, f->w + f->p.p[i].off);
 }
 
 static inline void fixture_close(fixture *f)
@@ -100,9 +106,9 @@ static inline void random_layer_mask(const ns_arch *a, int layer, ns_layer_mask 
     ns_axis_mask *experts = &m->axis[NS_AXIS_EXPERTS];
     for (int i = 0; experts->m && i < experts->full; i += experts->full / a->n_group)
         experts->m[i + experts->full / a->n_group - 1] = 0; /* the last of each group */
-    m->gated.eps_factor = 0.7;
-    m->gated.scale = 0.8;
-    m->keep = layer % 2 ? 0.6 : 1;
+    m->gated.eps_factor = (ns_real)0.7;
+    m->gated.scale = (ns_real)0.8;
+    m->keep = layer % 2 ? (ns_real)0.6 : 1;
 }
 
 /* ---- finite differences ---- */

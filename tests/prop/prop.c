@@ -104,7 +104,7 @@ static void on_hidden(void *ctx, int layer, const float *x, int n_tokens, int hi
     r->t->n_x += n;
 }
 
-static void run(const ns_plan *p, ns_state *s, const int *ids, const prop_feed *f, float *logits, const ns_tap *tap)
+static void run(const ns_plan *p, ns_state *s, const int *ids, const prop_feed *f, float *logits, const ns_step_tap *tap)
 {
     ns_err e = { 0 };
     ns_scratch *scratch = need(ns_scratch_new());
@@ -129,7 +129,7 @@ prop_trace prop_run(const ns_plan *p, const int *ids, const prop_feed *f, int hi
     int n = total(f);
     prop_trace t = { .n_logits = (size_t)n * (size_t)p->model->arch->vocab_size };
     struct recorder r = { &t, 0, hidden };
-    ns_tap tap = { &r, on_hidden, NULL };
+    ns_step_tap tap = { &r, on_hidden, NULL };
     t.logits = need(malloc(t.n_logits * sizeof(float)));
     t.state = ns_state_new(p->model->arch, &p->cut, n, &e);
     if (!t.state)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -13,7 +14,7 @@
 #include "tiny/tiny.h"
 #include "train/data.h"
 
-enum { VOCAB = 263, EOS = 258, IM_START = 259, IM_END = 260 };
+enum { VOCAB = 273, EOS = 2, IM_END = 4 }; /* of tests/cli/tokenizer.json: bytes, and a few pairs of letters */
 static ns_tokenizer *tok;
 static char *text_dir;
 static ns_buf notes;
@@ -24,18 +25,32 @@ static void on_log(void *ctx, const char *line)
     ns_buf_addc(ctx, '\n');
 }
 
+/* A folder with this chat template. */
+static char *template_dir(const char *name, const char *source)
+{
+    ns_err e = { 0 };
+    char *dir = tiny_path(tiny_base, name), *path = tiny_path(dir, "chat_template.jinja");
+    if (mkdir(dir, 0777) != 0 || ns_file_write(path, source, strlen(source), &e) != 0)
+        abort();
+    free(path);
+    return dir;
+}
+
 static int setup(void **state)
 {
     const char *src = getenv("NS_TEST_SRC");
     ns_err e = { 0 };
-    text_dir = tiny_path(src ? src : ".", "examples/demo/text");
-    char *path = tiny_path(text_dir, "tokenizer.json");
+    char *path = tiny_path(src ? src : ".", "tests/cli/tokenizer.json");
     tok = ns_tokenizer_open(path, &e);
     if (!tok)
         fprintf(stderr, "%s\n", e.msg);
     free(path);
     ns_log_sink(on_log, &notes);
-    return tok ? tiny_setup(state) : -1;
+    if (!tok || ns_tokenizer_vocab_size(tok) != VOCAB || tiny_setup(state) != 0)
+        return -1;
+    text_dir = template_dir("chat", "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+                                    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}");
+    return 0;
 }
 
 static int teardown(void **state)
@@ -141,7 +156,7 @@ static void test_loss_masks(void **state)
         { "{\"prompt\": \"a<|im_end|>\", \"completion\": \"x\"}", "011" }, /* special tokens are parsed */
         { "{\"text\": \"a<s>\"}", "1111" },                                 /* and in plain text they are not */
         { "{\"ids\": [1, 2, 3, 4], \"weights\": [9, 0, 2, 1.0]}", "0211" },
-        { "{\"ids\": [1, 2, 258]}", "11" }, /* the end is there already */
+        { "{\"ids\": [1, 5, 2]}", "11" }, /* the end is there already */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ns_data *d = need("mask.jsonl", cases[i].line, (ns_data_opts){ .eos_id = EOS, .max_doc = 6 });
@@ -193,17 +208,10 @@ static void test_chat(void **state)
 static void test_chat_that_rewrites_history(void **state)
 {
     (void)state;
-    char *dir = tiny_path(tiny_base, "rewrites");
     ns_err e = { 0 };
-    ns_outdir out = { 0 };
-    assert_int_equal(ns_outdir_open(&out, dir, &e), 0);
-    assert_int_equal(ns_outdir_commit(&out, &e), 0);
-    ns_outdir_release(&out);
-    char *path = tiny_path(dir, "chat_template.jinja");
-    const char *t = "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{%- if m.role == 'assistant' and not loop.last %}"
-                    "{{ m.content[-1:] }}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>' }}{% endfor %}"
-                    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif -%}";
-    assert_int_equal(ns_file_write(path, t, strlen(t), &e), 0);
+    char *dir = template_dir("rewrites", "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+                                         "{%- if m.role == 'assistant' and not loop.last %}{{ m.content[-1:] }}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>' }}{% endfor %}"
+                                         "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}");
     const char *line = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"thinkA\"},"
                        " {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": \"thinkB\"}]}";
     ns_data *d = need("rewrites.jsonl", line, (ns_data_opts){ .eos_id = EOS, .template_dir = dir, .max_doc = 512 });
@@ -218,16 +226,15 @@ static void test_chat_that_rewrites_history(void **state)
     ns_buf_release(&counted);
     ns_pack_release(&p);
     ns_data_free(d);
-    free(path);
     free(dir);
 }
 
 static void test_paragraphs(void **state)
 {
     (void)state;
-    ns_data *d = need("some.txt", "\n\none\nline\n  \n\r\ntwo\n\n\n\nthree", plain);
+    ns_data *d = need("some.txt", "\n\nabc\nabd\n  \n\r\nxyz\n\n\n\nwwwww", plain);
     assert_int_equal(ns_data_docs(d), 3);
-    assert_int_equal(ns_data_tokens(d), 9 + 4 + 6);
+    assert_int_equal(ns_data_tokens(d), 8 + 4 + 6);
     ns_data_free(d);
 }
 
@@ -242,7 +249,7 @@ static void test_bad_lines_are_named(void **state)
         "{\"txt\": \"x\"}\n"
         "{\"text\": 5}\n"
         "{\"prompt\": \"p\"}\n"
-        "{\"ids\": [1, 263]}\n"
+        "{\"ids\": [1, 273]}\n"
         "{\"ids\": [1, -1]}\n"
         "{\"ids\": [1, 2], \"weights\": [1]}\n"
         "{\"ids\": [1, 2], \"weights\": [1, -2]}\n"
@@ -252,7 +259,8 @@ static void test_bad_lines_are_named(void **state)
         "{\"text\": \"\xff\"}\n"
         "{\"text\": \"cut";
     static const char *const says[] = {
-        ":3: left out: ", ":4: left out: not a JSON object", ":5: left out: none of", ":6: left out: none of", ":7: left out: \"prompt\" and",
+        ":3: left out: ", ":4: left out: not a JSON object", ":5: left out: none of", ":6: left out: none of",
+        ":7: left out: \"prompt\" and",
         ":8: left out: entry 1 of \"ids\"", ":9: left out: entry 1 of \"ids\"", ":10: left out: \"weights\" is not an array of 2",
         ":11: left out: entry 1 of \"weights\"", ":12: left out: no token counts", "14 bad lines left out in all" };
     ns_data *d = need("bad.jsonl", text, plain);
@@ -503,7 +511,8 @@ static void test_hold_out(void **state)
 static void test_mutations(void **state)
 {
     (void)state;
-    static const char good[] = "{\"prompt\": \"ab\\u00e9\", \"completion\": \"c<think>d\"}\n{\"ids\": [5, 6, 7], \"weights\": [1, 0.5, 1]}\n"
+    static const char good[] = "{\"prompt\": \"ab\\u00e9\", \"completion\": \"c<think>d\"}\n"
+                               "{\"ids\": [5, 6, 7], \"weights\": [1, 0.5, 1]}\n"
                                "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}]}\n{\"text\": \"plain\"}\n";
     ns_rng g;
     ns_rng_init(&g, 77);

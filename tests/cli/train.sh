@@ -1,0 +1,158 @@
+#!/bin/sh
+# Tests of nestar train and nestar plot: train.sh PATH-OF-NESTAR. Tiny models, a few steps each.
+# Prints "ok NAME" or "not ok NAME" with what was wrong, and a count; exit status 1 if anything failed.
+[ $# -eq 1 ] || { echo "usage: $0 PATH-OF-NESTAR" >&2; exit 2; }
+case $1 in /*) N=$1 ;; *) N=$PWD/$1 ;; esac
+[ -x "$N" ] || { echo "$0: $N is not there" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/nestar-train.XXXXXX") || exit 2
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+cd "$work" || exit 2
+export LC_ALL=C
+passed=0 failed=0
+
+ok() { passed=$((passed + 1)); echo "ok $1"; }
+bad() { failed=$((failed + 1)); echo "not ok $1: $2"; sed 's/^/    /' err 2>/dev/null | head -5; }
+# want NAME STATUS PATTERN COMMAND..: exit status, and a pattern in what it printed (out and err)
+want() {
+    name=$1 status=$2 pattern=$3
+    shift 3
+    "$@" >out 2>err </dev/null
+    got=$?
+    if [ $got -ne "$status" ]; then bad "$name" "exit status $got, expected $status"
+    elif [ -n "$pattern" ] && ! cat out err | grep -q -e "$pattern"; then bad "$name" "no \"$pattern\" in the output"
+    else ok "$name"; fi
+}
+said() { if grep -q -e "$2" "$3"; then ok "$1"; else bad "$1" "no \"$2\" in $3"; fi; }
+same() { if cmp -s "$2" "$3"; then ok "$1"; else bad "$1" "$2 and $3 differ"; fi; }
+check() { name=$1; shift; if [ "$@" ]; then ok "$name"; else bad "$name" "not: $*"; fi; }
+absent() { if [ -e "$2" ] || [ -e "$2.partial" ]; then bad "$1" "$2 or $2.partial is there"; else ok "$1"; fi; }
+number() { sed -n "${2}s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" "$3"; } # number KEY LINE FILE
+
+# ---------------------------------------------------------------- what the tests work on
+
+mkdir model
+cat >model/config.json <<'EOF2'
+{"model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "torch_dtype": "bfloat16", "hybrid_override_pattern": "ME*-",
+ "num_hidden_layers": 4, "hidden_size": 32, "vocab_size": 288, "max_position_embeddings": 512, "layer_norm_epsilon": 1e-5,
+ "tie_word_embeddings": false, "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16, "conv_kernel": 4,
+ "chunk_size": 32, "use_conv_bias": true, "use_bias": false, "mamba_hidden_act": "silu", "num_attention_heads": 4,
+ "num_key_value_heads": 2, "head_dim": 8, "attention_bias": false, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1,
+ "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 32, "intermediate_size": 64, "n_group": 1, "topk_group": 1,
+ "norm_topk_prob": true, "routed_scaling_factor": 2.5, "mlp_bias": false, "mlp_hidden_act": "relu2", "bos_token_id": 1,
+ "eos_token_id": 2, "pad_token_id": 0}
+EOF2
+cp "$here/tokenizer.json" model/
+cat >model/chat_template.jinja <<'EOF2'
+{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}
+EOF2
+i=0
+while [ $i -lt 120 ]; do
+    printf '{"text": "the hen in the barn said %d and %d to the other hen"}\n' $((i % 7)) $((i * i % 10))
+    i=$((i + 1))
+done >plain.jsonl
+cat >chat.jsonl <<'EOF2'
+{"messages": [{"role": "user", "content": "one?"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "and?"}, {"role": "assistant", "content": "three"}]}
+{"prompt": "one and one is ", "completion": "two"}
+this line is not JSON
+{"ids": [40, 41, 999]}
+EOF2
+small="--seq 128 --batch 2 --workers 2"
+
+# ---------------------------------------------------------------- from scratch
+
+# shellcheck disable=SC2086
+{
+want "train from scratch" 0 "held out" "$N" train model/config.json --data plain.jsonl -o a --steps 6 $small --eval-docs 10 --eval-every 3 --lr 3e-3
+check "a log line for every step" "$(wc -l <a.train/log.jsonl)" -eq 6
+said "the log has the held-out loss" '"step":3,.*"eval_loss":' a.train/log.jsonl
+for f in config.json model.safetensors tokenizer.json chat_template.jinja; do check "the folder has $f" -s a/$f; done
+want "it opens" 0 "" "$N" inspect a
+want "and runs" 0 "" "$N" run a --raw -p the -n 4 --seed 1
+first=$(number loss 1 a.train/log.jsonl) last=$(number loss 6 a.train/log.jsonl)
+check "the loss falls" "$(printf '%s %s\n' "$first" "$last" | awk '{print ($2 < $1)}')" -eq 1
+want "the folder is there already" 1 "a: it is there already" "$N" train model/config.json --data plain.jsonl -o a --steps 6 $small
+mv a a.done
+want "so is the run" 1 "a.train holds a run already" "$N" train model/config.json --data plain.jsonl -o a --steps 6 $small --eval-docs 10
+want "other data" 1 "not those that the run began with" "$N" train model/config.json --data chat.jsonl -o a --steps 6 $small --resume
+want "a finished run gives its folder again" 0 "" "$N" train model/config.json --data plain.jsonl -o a --steps 6 $small --eval-docs 10 --eval-every 3 --lr 3e-3 --resume
+same "the same one" a/model.safetensors a.done/model.safetensors
+want "from scratch again" 0 "" "$N" train model/config.json --data plain.jsonl -o b --steps 6 $small --eval-docs 10 --eval-every 3 --lr 3e-3
+same "same options, same bytes" b/model.safetensors a/model.safetensors
+want "by tokens, as BF16, with Muon" 0 "" "$N" train model/config.json --data plain.jsonl -o c --tokens 1024 $small --dtype bf16 --optimizer muon --recompute layer --balance 1e-3 --accum 2 --json
+check "two steps" "$(wc -l <c.train/log.jsonl)" -eq 2
+check "the lines on standard output" "$(grep -c '"loss":' out)" -eq 2
+said "the config says bfloat16" '"torch_dtype": "bfloat16"' c/config.json
+
+# ---------------------------------------------------------------- from a checkpoint
+
+want "train a checkpoint on" 0 "chat.jsonl:3: left out" "$N" train a --data chat.jsonl -o d --steps 3 $small
+said "and the id outside the vocabulary" 'chat.jsonl:4: left out: entry 2' err
+said "starts from its weights" '"step":3' d.train/log.jsonl
+check "not from scratch" "$(number loss 1 d.train/log.jsonl | awk '{print ($1 < 6)}')" -eq 1
+want "shares" 0 "" "$N" train a --data plain.jsonl:3 --data chat.jsonl:1 -o e --steps 2 $small
+printf 'one paragraph\nof two lines\n\nand another\n' >book.txt
+want "paragraphs of a text file" 0 "2 documents" "$N" train a --data book.txt -o f --steps 1 $small
+
+# ---------------------------------------------------------------- ended early
+
+want "whole" 0 "" "$N" train model/config.json --data plain.jsonl -o whole --steps 40 $small --save-every 7
+"$N" train model/config.json --data plain.jsonl -o part --steps 40 $small --save-every 7 >out 2>err &
+pid=$!
+n=0
+while [ $n -lt 200 ] && [ "$(wc -l 2>/dev/null <part.train/log.jsonl || echo 0)" -lt 9 ]; do sleep 0.05; n=$((n + 1)); done
+kill -9 $pid
+wait $pid 2>/dev/null
+absent "killed: no folder" part
+"$N" train model/config.json --data plain.jsonl -o part --steps 40 $small --save-every 7 --resume >out 2>err &
+pid=$!
+while [ $n -lt 400 ] && [ "$(wc -l 2>/dev/null <part.train/log.jsonl || echo 0)" -lt 16 ]; do sleep 0.05; n=$((n + 1)); done
+kill -INT $pid
+wait $pid
+status=$?
+if grep -q '"step":40' part.train/log.jsonl; then ok "interrupted (it was done already)"; else check "interrupted: exit status" $status -eq 1; fi
+if [ $status -eq 1 ]; then said "it says how to go on" "the same command with --resume goes on" err; absent "interrupted: no folder" part; fi
+if [ ! -e part ]; then want "resumed" 0 "" "$N" train model/config.json --data plain.jsonl -o part --steps 40 $small --save-every 7 --resume; fi
+same "killed, interrupted, resumed: the same bytes" part/model.safetensors whole/model.safetensors
+check "and every step once in the log" "$(wc -l <part.train/log.jsonl)" -eq 40
+}
+
+# ---------------------------------------------------------------- wrong calls
+
+want "no data" 2 "data" "$N" train model/config.json -o x
+want "no output" 2 "o DIR" "$N" train model/config.json --data plain.jsonl
+want "unknown optimizer" 2 "adamw nor muon" "$N" train model/config.json --data plain.jsonl -o x --optimizer sgd
+want "steps and tokens" 2 "exclude" "$N" train model/config.json --data plain.jsonl -o x --steps 1 --tokens 1
+want "no such data" 1 "nothing.jsonl" "$N" train model/config.json --data nothing.jsonl -o x
+want "no such model" 1 "nothing.json" "$N" train nothing.json --data plain.jsonl -o x
+want "no such tokenizer" 1 "tokenizer.json" "$N" train model/config.json --data plain.jsonl -o x --tokenizer /nonexistent
+mkdir bare && cp model/config.json bare/
+want "text without a tokenizer" 1 "every line was left out" "$N" train bare/config.json --data plain.jsonl -o x
+want "too many held out" 1 "one at least must stay" "$N" train model/config.json --data plain.jsonl -o x --eval-docs 120
+: >empty.jsonl
+want "nothing to learn" 1 "no document" "$N" train model/config.json --data empty.jsonl -o x
+absent "nothing was made" x
+absent "no run was begun" x.train
+
+# ---------------------------------------------------------------- curves
+
+want "plot: no gnuplot" 1 "gnuplot-nox" env PATH=/nonexistent "$N" plot a.train/log.jsonl
+if command -v gnuplot >/dev/null 2>&1; then
+    want "plot in characters" 0 "step" "$N" plot a.train/log.jsonl
+    want "plot to a picture" 0 "" "$N" plot a.train/log.jsonl whole.train/log.jsonl --y loss,lr -o curves.svg
+    said "it is one" "<svg" curves.svg
+    want "plot to PNG" 0 "" "$N" plot a.train/log.jsonl --log -o curves.png
+    cp a.train/log.jsonl "it's a log.jsonl"
+    want "a name with a quote" 0 "" "$N" plot "it's a log.jsonl" a.train/log.jsonl -o "cur'ves.svg"
+    check "the picture is there" -s "cur'ves.svg"
+fi
+want "plot: unknown number" 1 "there are: step, loss" "$N" plot a.train/log.jsonl --y lossy -o no.svg
+absent "no picture of it" no.svg
+want "plot: not a log" 1 "plain.txt:1" sh -c 'echo x >plain.txt; "$1" plot plain.txt' sh "$N"
+want "plot: no such log" 1 "nothing.jsonl" "$N" plot nothing.jsonl
+want "plot: other pictures" 2 "neither .svg nor .png" "$N" plot a.train/log.jsonl -o x.gif
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
