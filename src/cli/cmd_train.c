@@ -362,5 +362,6 @@ int ns_cmd_train(int argc, char **argv)
     ns_arch_free(r.own_arch);
     ns_buf_release(&r.dir);
     ns_comm_close(r.comm);
-    return ns_cli_exit(argv[0], rc, &e);
+    const int status = ns_cli_exit(argv[0], rc, &e);
+    return rc != 0 && e.code == NS_ECANCELLED && interrupted ? 130 : status;
 }

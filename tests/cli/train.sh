@@ -112,8 +112,8 @@ while [ $n -lt 400 ] && [ "$(wc -l 2>/dev/null <part.train/log.jsonl || echo 0)"
 kill -INT $pid
 wait $pid
 status=$?
-if grep -q '"step":40' part.train/log.jsonl; then ok "interrupted (it was done already)"; else check "interrupted: exit status" $status -eq 1; fi
-if [ $status -eq 1 ]; then said "it says how to go on" "the same command with --resume goes on" err; absent "interrupted: no folder" part; fi
+if grep -q '"step":40' part.train/log.jsonl; then ok "interrupted (it was done already)"; else check "interrupted: exit status" $status -eq 130; fi
+if [ $status -eq 130 ]; then said "it says how to go on" "the same command with --resume goes on" err; absent "interrupted: no folder" part; fi
 if [ ! -e part ]; then want "resumed" 0 "" "$N" train model/config.json --data plain.jsonl -o part --steps 40 $small --save-every 7 --resume; fi
 same "killed, interrupted, resumed: the same bytes" part/model.safetensors whole/model.safetensors
 check "and every step once in the log" "$(wc -l <part.train/log.jsonl)" -eq 40
