@@ -92,26 +92,38 @@ static void make_chain(ns_rng *r, ns_problem *p)
     ns_buf_addf(&p->answer, "%d", v);
 }
 
-/* Each variable is made from an earlier one, the one that is asked for, and every other one, from the last. Up to two stand behind the one that is asked for. */
+static void shuffle(ns_rng *r, int *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        swap(&v[i], &v[pick(r, i, n - 1)]);
+}
+
+/* Each variable is made from the one before; the statements stand in any order. Up to two go beyond the one that is asked for. */
 static void make_vars(ns_rng *r, ns_problem *p)
 {
     enum { MOST = NS_PROBLEM_LEVEL_MAX + 3 };
-    int letter[26], value[MOST] = { pick(r, 1, 30) }, n = p->level + 1 + pick(r, 0, 2), by;
-    char op;
+    int letter[26], order[MOST], by[MOST], value[MOST] = { pick(r, 1, 30) }, n = p->level + 1 + pick(r, 0, 2);
+    char op[MOST];
     for (int i = 0; i < 26; i++)
         letter[i] = 'a' + i;
     for (int i = 0; i < n; i++)
-        swap(&letter[i], &letter[pick(r, i, 25)]);
-    ns_buf_addf(&p->question, "Let %c=%d", letter[0], value[0]);
-    ns_buf_addf(&p->thought, "%c=%d", letter[0], value[0]);
-    for (int i = 1; i < n; i++) {
-        int from = i == p->level || pick(r, 0, 1) ? i - 1 : pick(r, 0, i - 1);
-        value[i] = step(r, value[from], &op, &by);
-        ns_buf_addf(&p->question, ", %c=%c%c%d", letter[i], letter[from], op, by);
-        if (i <= p->level)
-            ns_buf_addf(&p->thought, "\n%c=%d%c%d=%d", letter[i], value[from], op, by, value[i]);
+        order[i] = i;
+    shuffle(r, letter, 26);
+    shuffle(r, order, n);
+    for (int i = 1; i < n; i++)
+        value[i] = step(r, value[i - 1], &op[i], &by[i]);
+    for (int i = 0; i < n; i++) {
+        int k = order[i];
+        ns_buf_addf(&p->question, "%s %c=", i ? "," : "Let", letter[k]);
+        if (k)
+            ns_buf_addf(&p->question, "%c%c%d", letter[k - 1], op[k], by[k]);
+        else
+            ns_buf_addf(&p->question, "%d", value[0]);
     }
     ns_buf_addf(&p->question, ". Find %c.", letter[p->level]);
+    ns_buf_addf(&p->thought, "%c=%d", letter[0], value[0]);
+    for (int i = 1; i <= p->level; i++)
+        ns_buf_addf(&p->thought, "\n%c=%d%c%d=%d", letter[i], value[i - 1], op[i], by[i], value[i]);
     ns_buf_addf(&p->answer, "%d", value[p->level]);
 }
 

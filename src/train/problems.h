@@ -2,7 +2,7 @@
  * A problem is a question, the steps to its answer (one short line each), and the answer, alone and in plain digits. Numbers stay
  * small, so that what is learnt is following steps, and what an answer without steps lacks is exactly the steps:
  *   chain  Start with 7. Add 5. Multiply by 3.       7+5=12 / 12*3=36
- *   vars   Let k=3, m=k+4, q=k*2, z=m-5. Find z.     k=3 / m=3+4=7 / q=3*2=6 / z=7-5=2
+ *   vars   Let m=k+4, k=3, q=m-2. Find q.            k=3 / m=3+4=7 / q=7-2=5
  *   list   Take 4193. Reverse. Sort. Drop.           Reverse 3914 / Sort 1349 / Drop 349
  *   expr   Compute (3+4)*(5-1).                      7*(5-1) / 7*4 / 28
  *   sum    Compute 47+86.                            7+6+0=13 / 4+8+1=13
