@@ -167,7 +167,7 @@ typedef struct run {
     ns_data *data;
     ns_buf dir;         /* DIR.train */
     double last_shown;
-    bool tty;
+    bool tty, quiet;    /* quiet: another rank tells why it failed */
 } run;
 
 /* Where the text files are: as said, in CKPT, or beside CONFIG; NULL where there is no tokenizer.json. */
@@ -322,15 +322,33 @@ static int save(run *r, ns_err *e)
     return rc;
 }
 
-static int train(run *r, ns_err *e)
+static int prepare(run *r, ns_err *e)
 {
-    args *a = r->a;
+    const args *a = r->a;
     ns_buf_addf(&r->dir, "%s.train", a->out);
     if (r->dir.failed)
         return ns_fail(e, NS_ENOMEM, "%s: out of memory", a->out);
     if (ns_dir_exists(a->out) || ns_file_exists(a->out))
         return ns_fail(e, NS_EINVAL, "%s: it is there already", a->out);
-    if (open_model(r, e) != 0 || open_data(r, e) != 0)
+    return open_model(r, e) == 0 ? open_data(r, e) : -1;
+}
+
+/* No rank may go on to wait for one that has failed. What fails everywhere alike is said by rank 0. */
+static int prepare_all(run *r, ns_err *e)
+{
+    int rc = prepare(r, e);
+    ns_err ours = { 0 };
+    bool any = rc != 0, first = any && ns_comm_rank(r->comm) == 0;
+    if (ns_comm_any(r->comm, &any, &ours) != 0 || ns_comm_any(r->comm, &first, &ours) != 0)
+        return ns_fail(e, ours.code, "%s", ours.msg);
+    r->quiet = first;
+    return any && rc == 0 ? ns_fail(e, NS_ECANCELLED, "another rank failed") : rc;
+}
+
+static int train(run *r, ns_err *e)
+{
+    args *a = r->a;
+    if (prepare_all(r, e) != 0)
         return -1;
     settle(r);
     announce(r);
@@ -339,7 +357,7 @@ static int train(run *r, ns_err *e)
     a->o.on_step = on_step;
     a->o.on_step_ctx = r;
     int rc = ns_train(&r->params, r->w, r->data, NULL, &a->o, r->dir.data, a->resume, r->comm, e);
-    if (rc != 0 && e->code == NS_ECANCELLED && interrupted)
+    if (rc != 0 && e->code == NS_ECANCELLED && interrupted && ns_comm_rank(r->comm) == 0)
         fprintf(stderr, "the same command with --resume goes on\n");
     return rc == 0 ? save(r, e) : rc;
 }
@@ -353,6 +371,7 @@ int ns_cmd_train(int argc, char **argv)
     a.o.save_every = 500;
     ns_cli_parse(&(struct argp){ options, parse, "CONFIG|CKPT", doc, NULL, NULL, NULL }, argc, argv, &a);
     int rc = (r.comm = ns_comm_open(&e)) ? train(&r, &e) : -1;
+    r.quiet = r.comm && ns_comm_rank(r.comm) != 0 && (r.quiet || e.code == NS_ECANCELLED);
     ns_data_free(r.data);
     ns_params_release(&r.params);
     free(r.w);
@@ -362,5 +381,6 @@ int ns_cmd_train(int argc, char **argv)
     ns_arch_free(r.own_arch);
     ns_buf_release(&r.dir);
     ns_comm_close(r.comm);
-    return ns_cli_exit(argv[0], rc, &e);
+    const int status = rc != 0 && r.quiet ? 1 : ns_cli_exit(argv[0], rc, &e);
+    return rc != 0 && e.code == NS_ECANCELLED && interrupted ? 130 : status;
 }

@@ -15,17 +15,17 @@ struct ns_comm {
     char why[400];
 };
 
-/* Did mpirun (Open MPI, Hydra) or srun start this process as one of several? */
+/* Did mpirun (Open MPI, Hydra) or srun start this process as one of several? Each says of how many. */
 static const char *launcher(void)
 {
     static const struct { const char *size, *name; } known[] = {
-        { "OMPI_COMM_WORLD_SIZE", "mpirun" }, { "PMI_SIZE", "mpiexec" }, { "PMIX_RANK", "a PMIx launcher" } };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (getenv(known[i].size))
+        { "OMPI_COMM_WORLD_SIZE", "mpirun" }, { "PMI_SIZE", "mpiexec" }, { "SLURM_STEP_NUM_TASKS", "srun" } };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const char *size = getenv(known[i].size);
+        if (size && atoi(size) > 1)
             return known[i].name;
-    /* A shell inside `salloc` or `sbatch` has SLURM_PROCID too, but its step has one task. */
-    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
-    return getenv("SLURM_PROCID") && tasks && atoi(tasks) > 1 ? "srun" : NULL;
+    }
+    return NULL;
 }
 
 /* The folder of this program, with `rest` behind it. */

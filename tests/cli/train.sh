@@ -112,12 +112,25 @@ while [ $n -lt 400 ] && [ "$(wc -l 2>/dev/null <part.train/log.jsonl || echo 0)"
 kill -INT $pid
 wait $pid
 status=$?
-if grep -q '"step":40' part.train/log.jsonl; then ok "interrupted (it was done already)"; else check "interrupted: exit status" $status -eq 1; fi
-if [ $status -eq 1 ]; then said "it says how to go on" "the same command with --resume goes on" err; absent "interrupted: no folder" part; fi
+if grep -q '"step":40' part.train/log.jsonl; then ok "interrupted (it was done already)"; else check "interrupted: exit status" $status -eq 130; fi
+if [ $status -eq 130 ]; then said "it says how to go on" "the same command with --resume goes on" err; absent "interrupted: no folder" part; fi
 if [ ! -e part ]; then want "resumed" 0 "" "$N" train model/config.json --data plain.jsonl -o part --steps 40 $small --save-every 7 --resume; fi
 same "killed, interrupted, resumed: the same bytes" part/model.safetensors whole/model.safetensors
 check "and every step once in the log" "$(wc -l <part.train/log.jsonl)" -eq 40
 }
+
+# ---------------------------------------------------------------- several processes
+
+cp "$N" lone # without the module beside it
+want "no module for MPI" 1 "nestar_mpi.so" env OMPI_COMM_WORLD_SIZE=2 ./lone train model/config.json --data plain.jsonl -o x
+if command -v mpirun >/dev/null 2>&1 && [ -e "$(dirname "$N")/nestar_mpi.so" ]; then
+    mpi() { timeout 120 mpirun --allow-run-as-root --oversubscribe -n 2 "$N" train "$@"; }
+    want "two ranks" 0 "on 2 ranks" mpi model/config.json --data plain.jsonl -o g --steps 6 --seq 128 --batch 1 --workers 1 --eval-docs 10 --eval-every 3 --lr 3e-3
+    check "a line for every step, once" "$(wc -l <g.train/log.jsonl)" -eq 6
+    check "the loss of one rank with twice the packs" "$(printf '%s %s\n' "$(number loss 6 g.train/log.jsonl)" "$last" | awk '{d = $1 - $2; print (d * d < 1e-6)}')" -eq 1
+    want "two ranks fail together" 1 "one at least must stay" mpi model/config.json --data plain.jsonl -o x --eval-docs 500
+    check "and say it once" "$(grep -c 'one at least' err)" -eq 1
+fi
 
 # ---------------------------------------------------------------- wrong calls
 
