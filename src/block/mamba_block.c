@@ -241,8 +241,10 @@ static void chunk_forward(const mamba *m, const chunk *k)
         ns_real *next = k->last ? NULL : m->kept.states + (k->slot + (k->at > 0)) * d->state + g * d->n * width;
         ns_ssd_forward(m->c->blas, &s, y, d->inner, next, m->w.ssd);
     }
-    for (int l = 0; l < k->q; l++)
-        ns_gated_norm_forward(&m->norm, proj + l * d->total, m->kept.y + (k->tok + (size_t)l) * inner, m->w.o + (k->tok + (size_t)l) * inner);
+    for (int l = 0; l < k->q; l++) {
+        size_t at = (k->tok + (size_t)l) * inner;
+        ns_gated_norm_forward(&m->norm, proj + l * d->total, m->kept.y + at, m->w.o + at);
+    }
 }
 
 static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out, ns_real *saved)
@@ -345,15 +347,16 @@ static void chunk_backward(const mamba *m, const chunk *k, ns_real *d_norm, bool
 {
     const dims *d = &m->d;
     const work *w = &m->w;
-    const size_t conv = (size_t)d->conv, tail = (size_t)(d->taps - 1) * conv, at = k->tok * (size_t)d->total + (size_t)d->inner;
+    const size_t conv = (size_t)d->conv, tail = (size_t)(d->taps - 1) * conv, total = (size_t)d->total;
+    const size_t at = k->tok * total + (size_t)d->inner;
     norm_backward(m, k, d_norm);
     chunk_inputs(m, k);
     if (k->last) /* nothing follows; in the other chunks the rows from Q on are the next one's first */
         memset(w->dpost + (size_t)k->q * conv, 0, tail * sizeof *w->dpost);
     scan_backward(m, k);
     activate_backward((size_t)k->q, conv, w->u, w->sig, m->heads ? w->channel : NULL, w->dpost, w->dchannel);
-    ns_conv_backward(&m->conv, m->kept.proj + at, (size_t)d->total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->dpost, w->dproj + at,
-                     (size_t)d->total, weights ? w->dwt : NULL, weights ? w->db : NULL);
+    ns_conv_backward(&m->conv, m->kept.proj + at, total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->dpost, w->dproj + at, total,
+                     weights ? w->dwt : NULL, weights ? w->db : NULL);
     memmove(w->dpost + Q * conv, w->dpost, tail * sizeof *w->dpost);
     dt_backward(m, k);
 }

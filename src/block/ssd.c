@@ -193,8 +193,8 @@ static void backward_out(const ns_blas *b, const ns_ssd *s, const room *r, const
 }
 
 /* Through the state that enters: dC (overwritten), dS, through[h][l] = exp(cs_l) gy_l . (C_l S_in), and all[h][0]. */
-static void backward_in(const ns_blas *b, const ns_ssd *s, const room *r, const ns_real *gy, int ldgy, const ns_ssd_grad *g, ns_real *through,
-                        ns_real *all)
+static void backward_in(const ns_blas *b, const ns_ssd *s, const room *r, const ns_real *gy, int ldgy, const ns_ssd_grad *g,
+                        ns_real *through, ns_real *all)
 {
     int q = s->q, hp = s->heads * s->p;
     if (g->have_ds) {
@@ -225,7 +225,8 @@ NS_CLONES static void finish(const ns_ssd *s, const room *r, const ns_real *rest
             ddt[j] += past += from_in[h * Q + j];
         for (int m = 0; m < q; m++) {
             ns_real dt = s->dt[h * Q + m], d = s->d[h], dot = 0;
-            const ns_real *restrict x = s->x + m * s->ld + h * s->p, *restrict du = r->du + m * hp + h * s->p, *restrict gm = gy + m * ldgy + h * s->p;
+            const ns_real *restrict x = s->x + m * s->ld + h * s->p, *restrict du = r->du + m * hp + h * s->p;
+            const ns_real *restrict gm = gy + m * ldgy + h * s->p;
             ns_real *restrict dx = g->dx + m * s->ld + h * s->p;
             for (int i = 0; i < s->p; i++) {
                 dot += x[i] * du[i];

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "cli/cmd.h"
 #include "cli/train_args.h"
 #include "train/elastify.h"
@@ -44,7 +45,7 @@ static const struct argp_option options[] = {
     { "context", KEY_CONTEXT, "N", 0, "Memory: tokens in the cache (default 131072)", 20 },
     { "sequences", KEY_SEQUENCES, "N", 0, "Memory: sequences (default 1)", 20 },
     { "chunk", KEY_CHUNK, "N", 0, "Memory: tokens of the largest step (default 16384)", 20 },
-    { "published-count", KEY_PUBLISHED, NULL, 0, "Count as the published training code does, mistakes included", 20 },
+    { "published-count", KEY_PUBLISHED, NULL, 0, "Count as the published training code does, where it differs", 20 },
     { 0, 0, NULL, 0, "Training:", 30 },
     { "stage2-steps", KEY_STAGE2_STEPS, "N", 0, "Steps of a second stage that draws large sizes more often (default 0)", 30 },
     { "stage2-seq", KEY_STAGE2_SEQ, "N", 0, "Its tokens of a pack (default: --seq)", 30 },
@@ -61,9 +62,9 @@ static const struct argp_option options[] = {
 };
 
 static const char doc[] =
-    "Trains all sizes of a nested checkpoint together, against the frozen parent: a router learns for each budget how wide each axis should "
-    "be. The parent's channels should stand in order of importance (nestar permute). Two copies of the parameters, gradients and moments are "
-    "held in memory in F32.\v"
+    "Trains all sizes of a nested checkpoint together, against the frozen parent: a router learns for each budget how wide each axis "
+    "should be. The parent's channels should stand in order of importance (nestar permute). Two copies of the parameters, gradients and "
+    "moments are held in memory in F32.\v"
     "Examples:\n"
     "  nestar elastify ranked/ --budgets 1.0,0.78,0.58 --data mix.jsonl -o nested\n"
     "  nestar elastify ranked/ --budgets 1,0.7,0.5 --axes hidden,expert_ffn,experts --hetero expert_ffn --data mix.jsonl "
@@ -146,7 +147,8 @@ static void print_report(const json_t *report)
     json_array_foreach(list, i, z) {
         printf("%-12s %8.3f %8.3f %12lld %12lld", json_string_value(json_object_get(z, "name")),
                json_number_value(json_object_get(z, "budget")), json_number_value(json_object_get(z, "share")),
-               (long long)json_integer_value(json_object_get(z, "params_total")), (long long)json_integer_value(json_object_get(z, "params_active")));
+               (long long)json_integer_value(json_object_get(z, "params_total")),
+               (long long)json_integer_value(json_object_get(z, "params_active")));
         if ((h = json_object_get(z, "held_out")))
             printf(" %10.5f %8.4f %8.4f", json_number_value(json_object_get(h, "kl")), json_number_value(json_object_get(h, "top1")),
                    json_number_value(json_object_get(h, "agree")));
@@ -171,6 +173,8 @@ static int elastify(args *a, ns_err *e)
     o->resume = a->train.resume;
     o->dtype = a->train.dtype;
     ns_comm *comm = ns_comm_open(e);
+    if (comm && ns_comm_rank(comm) != 0)
+        ns_log_sink(NULL, NULL); /* the same notes on every rank: said once */
     ns_ckpt *c = comm ? ns_ckpt_open(a->path, NULL, e) : NULL;
     int rc = c ? ns_cli_train_tokenizer(a->path, &tok, e) : -1;
     if (rc == 0)

@@ -35,7 +35,8 @@ static const struct argp_option options[] = {
     { "seed", KEY_SEED, "N", 0, "Of everything that is random (default 0)", 53 },
     { "eval-docs", KEY_EVAL_DOCS, "N", 0, "Documents held out of training, to evaluate on (default 0)", 54 },
     { "eval-every", KEY_EVAL_EVERY, "N", 0, "Steps from one evaluation to the next (default: at the end only)", 54 },
-    { "save-every", KEY_SAVE_EVERY, "N", 0, "Steps from one saved state to the next (default 500; 0: at the end and on interruption only)", 54 },
+    { "save-every", KEY_SAVE_EVERY, "N", 0, "Steps from one saved state to the next (default 500; 0: only at the end and on "
+      "interruption)", 54 },
     { "spike", KEY_SPIKE, "X", 0, "Stop when the loss is over X times its running mean (default 0: only when it is not finite)", 54 },
     { "dtype", KEY_DTYPE, "f32|bf16", 0, "Of the checkpoint (default f32)", 54 },
     { "resume", KEY_RESUME, NULL, 0, "Go on with the run, or begin one", 54 },

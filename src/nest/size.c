@@ -38,7 +38,7 @@ static void list_names(const ns_variants *v, char *out, size_t cap)
 
 static int by_budget(const ns_arch *a, const ns_variants *v, double share, const ns_variant **out, ns_err *e)
 {
-    ns_cost full, c;
+    ns_cost full = { 0 }, c;
     double least = 2;
     *out = NULL;
     for (int i = 0; i < v->n; i++) { /* widest first: the first that fits is the largest */

@@ -1,8 +1,8 @@
 /* What a size costs in expectation, differentiably: the router's other teacher (docs/ELASTIFY.md).
  *
  * The number of entries of a weight is a sum of products of axis widths, each axis at most once in a product (NS_WEIGHTS and ns_arch_dim
- * say which). Axes are chosen independently, so the expected cost is the cost at the expected widths: a multilinear function, exact at every
- * cut. Its terms are collected once from the manifest. */
+ * say which). Axes are chosen independently, so the expected cost is the cost at the expected widths: a multilinear function, exact at
+ * every cut. Its terms are collected once from the manifest. */
 #ifndef NS_TRAIN_BUDGET_H
 #define NS_TRAIN_BUDGET_H
 #include "nest/cut.h"
@@ -15,7 +15,7 @@ typedef enum ns_budget_target {
 const char *ns_budget_target_name(ns_budget_target t); /* "active", "total", "memory" */
 int ns_budget_target_find(const char *name);           /* -1 when unknown */
 
-/* Bytes per element. X(name, quantisable weights, other weights, KV cache, SSM and conv state, buffer). "f32" is the engine's own layout. */
+/* Bytes per element. X(name, quantisable weights, other weights, KV cache, SSM and conv state, buffer). "f32" is the engine's layout. */
 #define NS_BUDGET_PROFILES(X)          \
     X("bf16", 2.0, 2.0, 2.0, 4.0, 2.0) \
     X("f32", 4.0, 4.0, 4.0, 4.0, 4.0)  \
@@ -28,8 +28,8 @@ typedef struct ns_budget_opts {
     const char *profile; /* NULL: "bf16" */
     int64_t context;     /* tokens of each sequence in the cache */
     int64_t batch;       /* sequences */
-    int64_t chunk;       /* tokens of the largest step, for the buffer: chunk x experts per token x (expert input + FFN width) elements of the
-                            widest MoE layer */
+    int64_t chunk;       /* tokens of the largest step, for the buffer: chunk x experts per token x (expert input + FFN width) elements
+                            in the widest MoE layer */
     bool published;      /* counts as the published training code: the shared expert as FFN width x shared width, no router weights */
 } ns_budget_opts;
 ns_budget_opts ns_budget_defaults(void); /* active, bf16, 131072 tokens, 1 sequence, chunks of 16384, exact */

@@ -208,8 +208,8 @@ static int check_reach(ns_elastic_planner *k)
         goto out;
     }
     if (share > least * (1 + SLACK))
-        ns_fail(k->e, NS_EINVAL, "budget %g: the smallest choices together still cost %.3f; give smaller ones with --choices, or more --axes",
-                least, share);
+        ns_fail(k->e, NS_EINVAL, "budget %g: the smallest choices together still cost %.3f; give smaller --choices, or more --axes", least,
+                share);
     else
         rc = 0;
 out:

@@ -1,5 +1,5 @@
-/* Learning the router (nest/router.h, which has the network): probabilities by Gumbel-softmax, their way into masks and expected widths, and
- * the way back. All in double: it is tiny, and steers everything else. Probabilities lie as ns_router_axis.out says, [n_slots, n_choices]
+/* Learning the router (nest/router.h, which has the network): probabilities by Gumbel-softmax, their way into masks and expected
+ * widths, and the way back. All in double: it is tiny, and steers everything else. Probabilities lie as ns_router_axis.out says, [n_slots, n_choices]
  * per axis, n_out in all. */
 #ifndef NS_TRAIN_ROUTER_H
 #define NS_TRAIN_ROUTER_H

@@ -221,6 +221,43 @@ static void nan_propagates(void **state)
     assert_true(!(fabsf(y[0]) < INFINITY));
 }
 
+/* NVFP4 against blocks of activations that differ by many powers of two, down to subnormals; a block scale of zero gives zero. */
+static void magnitudes_matter_not(void **state)
+{
+    const ns_ops *o = *state, *ref = ns_ops_find(NS_RUNG_REF);
+    static const float block[] = { 1.0f, 0.0f, 1e-30f, 1e-6f, 1e-42f, 3e4f, 1e-3f }, whole[] = { 1.0f, 1e-36f, 1e25f };
+    enum { COLS = 400, M = 9 }; /* a wide part and a narrow one */
+    ns_rng r;
+    ns_rng_init(&r, 9);
+    struct stored s = make_mat(&r, NS_NVFP4, 2, COLS);
+    memset(s.scale + s.m.scale_stride, 0, COLS / 16);
+    float w[COLS], *x = randoms(&r, COLS, 1.0), y[M][2], want[2];
+    ns_row_decode(&s.m, 0, 0, COLS, w);
+    char *px = ns_alloc_aligned(ref->act_bytes(NS_NVFP4, COLS)), *po = ns_alloc_aligned(o->act_bytes(NS_NVFP4, COLS));
+    for (int k = 0; k < 3; k++) {
+        float v[COLS], most = 0.0f;
+        double sum = 0.0;
+        for (int i = 0; i < COLS; i++) {
+            v[i] = x[i] * block[i / 16 % 7] * whole[k];
+            most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
+            sum += fabs((double)w[i]);
+        }
+        ref->act_pack(NS_NVFP4, v, COLS, px);
+        ref->matmul(&s.m, 0, 2, px, NULL, 1, want, 2, false);
+        o->act_pack(NS_NVFP4, v, COLS, po);
+        o->matmul(&s.m, 0, 2, po, (int[M]){ 0 }, M, y[0], 2, false);
+        for (int i = 0; i < M; i++) {
+            close_to(&y[i][0], &want[0], 1, sum * (double)most / 32767.0, "blocks of many magnitudes");
+            assert_float_equal(y[i][1], 0.0f, 0.0);
+        }
+    }
+    free(px);
+    free(po);
+    free(x);
+    free(s.data);
+    free(s.scale);
+}
+
 static void gemm_matches(void **state)
 {
     const ns_ops *o = *state, *ref = ns_ops_find(NS_RUNG_REF);
@@ -355,13 +392,15 @@ static int setup_avx512(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[12];
+    struct CMUnitTest tests[14];
     size_t n = 0;
 #define ADD(rung)                                                                                                              \
     if (ns_ops_find(NS_RUNG_##rung)) {                                                                                         \
-        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, gemm_matches, elementwise_match, recurrences_match };       \
-        const char *names[] = { #rung " matmul", #rung " company", #rung " NaN", #rung " gemm", #rung " elementwise", #rung " recurrences" };    \
-        for (size_t i = 0; i < 6; i++)                                                                                         \
+        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, magnitudes_matter_not,             \
+                                   gemm_matches, elementwise_match, recurrences_match };                                       \
+        const char *names[] = { #rung " matmul", #rung " company", #rung " NaN", #rung " magnitudes", #rung " gemm",          \
+                                #rung " elementwise", #rung " recurrences" };                                                  \
+        for (size_t i = 0; i < 7; i++)                                                                                         \
             tests[n++] = (struct CMUnitTest){ names[i], f[i], SETUP_##rung, NULL, NULL };                                      \
     } else                                                                                                                     \
         printf("skipped: this machine has no %s\n", #rung);

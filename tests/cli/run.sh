@@ -327,6 +327,29 @@ want "import: cut short" 1 "cut.gguf" "$N" import cut.gguf -o no-dir
 want "import: not GGUF" 1 "not a GGUF" "$N" import config.json -o no-dir
 absent "import: nothing left" no-dir
 
+# ---------------------------------------------------------------- elastify
+
+awk 'BEGIN { for (d = 0; d < 40; d++) { s = ""; for (i = 0; i < 20; i++) s = s (i ? "," : "") 3 + (d * 7 + i % 3 * 5) % 200; print "{\"ids\":[" s "]}" } }' >mix.jsonl
+E="--data mix.jsonl --steps 4 --seq 40 --batch 2 --accum 3 --workers 1 --eval-docs 4"
+want "elastify" 0 "^0.6 " "$N" elastify ck $E --budgets 1,0.6 --axes hidden,expert_ffn,dense_ffn,mamba_heads --choices expert_ffn=1,16,8 --round 8 -o nested
+check "elastify keeps its log" -s nested.train/stage1/log.jsonl
+check "elastify writes the router" -s nested/router.safetensors
+want "a nested checkpoint has its sizes" 0 "0.6  *0.600" "$N" inspect nested
+want "a budget between the sizes" 0 "" "$N" logits nested --size 0.8 --ids-file ids -o a.st
+want "a slice at a budget" 0 "" "$N" slice nested --size 0.7 -o nested-07
+want "elastify into a folder that is there" 1 "exists already" "$N" elastify ck $E --budgets 1,0.6 -o nested
+want "elastify, a run that is there" 1 "resume" "$N" elastify ck $E --budgets 1,0.6 --run-dir nested.train -o nested2
+want "elastify --fixed" 0 "\"name\": \"S\"" "$N" elastify ck $E --fixed full --fixed S=hidden=32 --json -o fixed
+want "elastify, out of reach" 1 "budget 0.1: the smallest choices" "$N" elastify ck $E --budgets 1,0.1 -o x
+want "elastify, unknown axis" 1 "unknown axis" "$N" elastify ck $E --budgets 1,0.6 --axes width -o x
+want "elastify, depth without an order" 1 "depth-order" "$N" elastify ck $E --budgets 1,0.6 --axes depth -o x
+want "elastify without sizes" 2 "budgets" "$N" elastify ck $E -o x
+want "elastify without data" 2 "data" "$N" elastify ck --budgets 1,0.6 -o x
+want "elastify, unknown target" 2 "target" "$N" elastify ck $E --budgets 1,0.6 --target speed -o x
+absent "refused runs leave nothing" x
+rm nested/router.safetensors
+want "a router without weights" 1 "router.safetensors: not there" "$N" inspect nested
+
 cat config.json nest.json >book
 want "bench" 0 "small" "$N" bench ck -s full -s small -p 16 -n 2 -r 1
 want "bench --json" 0 '"sizes"' "$N" bench ck -s small -p 0 -n 1 --json

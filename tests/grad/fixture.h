@@ -172,8 +172,11 @@ static inline void check_layer_mask(ns_layer_mask *m, ns_rng *r, value_fn *fn, v
 
 /* ---- picks: the router's choice is not continuous, so a quotient across a change of it means nothing ---- */
 
+enum { MAX_EXPERTS = 64 };
+
 typedef struct picks {
     uint64_t hash;
+    int64_t load[MAX_EXPERTS]; /* of all calls */
 } picks;
 
 /* Adds the choice of layer `layer` for normed rows x to the hash. An own implementation of the rule, by sorting ranks. */
@@ -183,8 +186,8 @@ static inline void hash_picks(const fixture *f, const ns_layer_mask *lm, int lay
     const int n = a->layers[layer].width[NS_AXIS_EXPERTS], size = n / a->n_group;
     const ns_real *gate = ns_params_cat(&f->p, f->w, layer, NS_W_GATE, 0);
     const ns_real *bias = ns_params_cat(&f->p, f->w, layer, NS_W_GATE_CORRECTION, 0);
-    double choice[64], worth[64];
-    assert_true(n <= 64);
+    double choice[MAX_EXPERTS], worth[MAX_EXPERTS];
+    assert_true(n <= MAX_EXPERTS);
     for (int t = 0; t < rows; t++) {
         for (int e = 0; e < n; e++) {
             double l = 0, m = lm && lm->axis[NS_AXIS_EXPERTS].m ? (double)lm->axis[NS_AXIS_EXPERTS].m[e] : 1;
@@ -209,6 +212,7 @@ static inline void hash_picks(const fixture *f, const ns_layer_mask *lm, int lay
                 better += above < a->topk_group && choice[i] > choice[e];
             }
             const bool in = better_groups < a->topk_group && better < a->layers[layer].topk;
+            out->load[e] += in;
             out->hash = (out->hash ^ (uint64_t)in) * 0x100000001b3u + 1;
         }
     }

@@ -185,8 +185,9 @@ static void check_gradients(const shape *s, int n_seqs, const int *start)
 }
 
 static const shape shapes[] = {
-    { 4, 2, 5, 7, 4, false, true, false, false }, { 4, 2, 5, 7, 4, true, true, false, true },   { 3, 1, 8, 16, 4, false, false, false, true },
-    { 6, 3, 3, 4, 2, true, false, false, false }, { 2, 2, 16, 3, 6, false, true, false, true }, { 1, 1, 1, 1, 3, false, true, false, false },
+    { 4, 2, 5, 7, 4, false, true, false, false },   { 4, 2, 5, 7, 4, true, true, false, true },
+    { 3, 1, 8, 16, 4, false, false, false, true },  { 6, 3, 3, 4, 2, true, false, false, false },
+    { 2, 2, 16, 3, 6, false, true, false, true },   { 1, 1, 1, 1, 3, false, true, false, false },
     { 4, 2, 5, 7, 4, false, true, true, true },
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
@@ -422,37 +423,57 @@ static void test_left_out(void **state)
 
 typedef struct seen {
     const run *r;
-    int calls;
+    const double *proj; /* in_proj's output, by the definition */
+    int x_calls, bc_rows;
 } seen;
+
+/* Place in its sequence of token t. */
+static int place_of(int t)
+{
+    int q = 0;
+    while (t >= starts[q + 1])
+        q++;
+    return t - starts[q];
+}
 
 static void watch(void *ctx, const ns_tap *t)
 {
     seen *s = ctx;
-    const run *r = s->r;
-    const sizes z = sizes_of(r);
-    double *proj = reals((size_t)(TOKENS * z.total));
-    plain_in(r, &z, proj);
-    s->calls++;
-    assert_int_equal(t->kind, NS_TAP_MAMBA_X);
+    const sizes z = sizes_of(s->r);
+    const bool x = t->kind == NS_TAP_MAMBA_X;
+    assert_true(x || t->kind == NS_TAP_MAMBA_BC);
     assert_int_equal(t->layer, 0);
-    assert_int_equal(t->rows, TOKENS);
-    assert_int_equal(t->cols, z.inner);
-    for (int i = 0; i < TOKENS; i++)
-        for (int j = 0; j < z.inner; j++)
-            expect_near("tap", i, t->x[(size_t)i * t->ld + (size_t)j], proj[i * z.total + z.inner + j], 1e-12 * 1);
-    free(proj);
+    assert_int_equal(t->cols, x ? z.inner : 2 * z.groups * z.n);
+    for (int i = 0; i < t->rows; i++)
+        for (int j = 0; j < t->cols; j++) {
+            const double got = t->x[(size_t)i * t->ld + (size_t)j];
+            const int tok = s->bc_rows + i; /* chunks come in the tokens' order */
+            if (x)
+                expect_near("tap of x", i, got, s->proj[i * z.total + z.inner + j], 1e-12);
+            else
+                expect_near("tap of B and C", tok, got, plain_conv(s->r, &z, s->proj, tok, place_of(tok), z.inner + j), 1e-12);
+        }
+    if (x)
+        assert_int_equal(t->rows, TOKENS);
+    s->x_calls += x;
+    s->bc_rows += x ? 0 : t->rows;
 }
 
 static void test_tap(void **state)
 {
     (void)state;
     run r;
-    run_open(&r, &shapes[1], N_SEQS, starts);
-    seen s = { .r = &r };
+    run_open(&r, &shapes[0], N_SEQS, starts);
+    const sizes z = sizes_of(&r);
+    double *proj = reals((size_t)(TOKENS * z.total));
+    plain_in(&r, &z, proj);
+    seen s = { .r = &r, .proj = proj };
     r.c.tap = watch;
     r.c.tap_ctx = &s;
     value(&r);
-    assert_int_equal(s.calls, 1);
+    assert_int_equal(s.x_calls, 1);
+    assert_int_equal(s.bc_rows, TOKENS);
+    free(proj);
     run_close(&r);
 }
 

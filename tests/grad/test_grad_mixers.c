@@ -16,6 +16,8 @@ static double value(void *ctx)
     run *r = ctx;
     const int h = r->f.arch->hidden_size;
     double sum = 0;
+    int64_t load[MAX_EXPERTS] = { 0 };
+    r->c.expert_load = load;
     r->mixer->forward(&r->c, r->x, r->y, r->saved);
     for (int t = 0; t < r->seqs.n_tokens; t++)
         for (int j = 0; j < r->c.hidden; j++)
@@ -23,6 +25,7 @@ static double value(void *ctx)
     if (r->f.arch->layers[0].kind == NS_LAYER_MOE) {
         r->now = (picks){ 0 };
         hash_picks(&r->f, r->c.mask, 0, r->x, r->seqs.n_tokens, r->c.hidden, &r->now);
+        assert_memory_equal(load, r->now.load, sizeof load); /* the mixer's choice is the rule's */
         if (r->at_start.hash)
             assert_true(r->now.hash == r->at_start.hash);
         r->at_start = r->now;

@@ -444,6 +444,65 @@ static void test_loss_values(void **state)
     whole_close(&n);
 }
 
+/* ---- taps ---- */
+
+typedef struct seen {
+    const fixture *f;
+    int norms, rows[3], attention; /* rows of FFN (dense or shared, experts) and of expert outputs */
+    double gates;
+} seen;
+
+static void look(void *ctx, const ns_tap *t)
+{
+    seen *s = ctx;
+    const ns_arch *a = s->f->arch;
+    const int *width = t->layer < a->n_layers ? a->layers[t->layer].width : NULL;
+    for (int i = 0; i < t->rows; i++)
+        for (int j = 0; j < t->cols; j++)
+            assert_true(isfinite(t->x[(size_t)i * t->ld + (size_t)j]));
+    switch (t->kind) {
+    case NS_TAP_NORM:
+        assert_int_equal(t->layer, s->norms++);
+        assert_int_equal(t->rows * 1000 + t->cols, TOKENS * 1000 + a->hidden_size);
+        break;
+    case NS_TAP_FFN:
+        s->rows[t->expert >= 0] += t->rows;
+        assert_int_equal(t->cols, width[t->expert >= 0 ? NS_AXIS_EXPERT_FFN : t->layer == 2 ? NS_AXIS_DENSE_FFN : NS_AXIS_SHARED_FFN]);
+        break;
+    case NS_TAP_EXPERT_OUT:
+        s->rows[2] += t->rows;
+        for (int i = 0; i < t->rows; i++)
+            s->gates += (double)t->gate[i];
+        break;
+    default:
+        s->attention += t->rows;
+        assert_int_equal(t->cols, width[NS_AXIS_ATTN_HEADS] * a->head_dim);
+    }
+}
+
+/* Every watcher's point is passed once in a forward, and never in a backward that recomputes. */
+static void test_taps(void **state)
+{
+    (void)state;
+    whole n;
+    whole_open(&n, &(setting){ .pattern = "*E-", .ce = 1 });
+    seen s = { .f = &n.f };
+    ns_net *net = new_net(&n, (ns_net_opts){ .recompute = NS_RECOMPUTE_LAYER });
+    ns_net_tap(net, look, &s);
+    gradients(&n, net, n.f.g, NULL, NULL);
+    assert_int_equal(s.norms, 4);
+    assert_int_equal(s.attention, TOKENS);
+    assert_int_equal(s.rows[0], 2 * TOKENS); /* shared and dense */
+    assert_int_equal(s.rows[1], 2 * TOKENS); /* two experts a token */
+    assert_int_equal(s.rows[2], 2 * TOKENS);
+    assert_true(fabs(s.gates - 2.5 * TOKENS) < 1e-9); /* normed, times the scaling of tiny configs */
+    ns_net_tap(net, NULL, NULL);
+    gradients(&n, net, n.f.g, NULL, NULL);
+    assert_int_equal(s.norms, 4);
+    ns_net_free(net);
+    whole_close(&n);
+}
+
 /* A NaN in any weight that is used comes out as a NaN loss. */
 static void test_nan_shows(void **state)
 {
@@ -473,7 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_distillation), cmocka_unit_test(test_masked),
         cmocka_unit_test(test_layer_off),     cmocka_unit_test(test_soft_shares),  cmocka_unit_test(test_mask_copies),
-        cmocka_unit_test(test_loss_values),   cmocka_unit_test(test_nan_shows),
+        cmocka_unit_test(test_loss_values),   cmocka_unit_test(test_taps),         cmocka_unit_test(test_nan_shows),
     };
     return cmocka_run_group_tests_name("grad_net", tests, tiny_setup, tiny_teardown);
 }

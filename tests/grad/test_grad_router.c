@@ -1,4 +1,4 @@
-/* The whole way of a router's weights to the loss: logits, Gumbel-softmax, masks, the network, the budget and its anchor; every axis at once. */
+/* The whole way of a router's weights to the loss: logits, Gumbel-softmax, masks, the network, the budget and its anchor; all axes. */
 #include "fixture.h"
 
 #include "train/router.h"
@@ -74,8 +74,8 @@ static void gradient(chain *n, double *g)
 
 static ns_router *all_axes(const ns_arch *a)
 {
-    static const int hidden[] = { 40, 30, 20 }, ffn[] = { 48, 36, 24 }, experts[] = { 8, 6, 4 }, shared[] = { 80, 40 }, dense[] = { 96, 48, 24 },
-                     heads[] = { 8, 4 }, dims[] = { 16, 12, 8 }, state[] = { 16, 8 }, attn[] = { 8, 4, 2 }, depth[] = { 8, 7, 5 };
+    static const int hidden[] = { 40, 30, 20 }, ffn[] = { 48, 36, 24 }, experts[] = { 8, 6, 4 }, shared[] = { 80, 40 },
+                     dense[] = { 96, 48, 24 }, heads[] = { 8, 4 }, dims[] = { 16, 12, 8 }, state[] = { 16, 8 }, attn[] = { 8, 4, 2 }, depth[] = { 8, 7, 5 };
     static const int order[] = { 6, 1, 3 };
     static const double budgets[] = { 1, 0.7, 0.4 };
     const ns_router_axis_spec axes[] = {
@@ -116,7 +116,8 @@ static void chain_open(chain *n, ns_budget_target target)
     n->r = all_axes(n->f.arch);
     ns_router_init_weights(n->r, 0.7, 3);
     assert_int_equal(ns_router_pass_init(n->r, &n->pass, &e), 0);
-    assert_int_equal(ns_budget_plan(n->f.arch, &(ns_budget_opts){ .target = target, .context = 64, .batch = 2, .chunk = 32 }, &n->budget, &e), 0);
+    const ns_budget_opts bo = { .target = target, .context = 64, .batch = 2, .chunk = 32 };
+    assert_int_equal(ns_budget_plan(n->f.arch, &bo, &n->budget, &e), 0);
     assert_int_equal(ns_expect_init(n->f.arch, &n->x, &e), 0);
     assert_int_equal(ns_expect_init(n->f.arch, &n->dx, &e), 0);
 }

@@ -52,7 +52,10 @@ static ns_stored stored(void *ctx, int layer, ns_role r, int expert)
 static void exact_at_cuts(void **state)
 {
     static const struct { const char *name; ns_dtype t[2]; } profiles[] = {
-        { "bf16", { NS_BF16, NS_BF16 } }, { "f32", { NS_F32, NS_F32 } }, { "fp8", { NS_F8_E4M3, NS_BF16 } }, { "nvfp4", { NS_NVFP4, NS_BF16 } } };
+        { "bf16", { NS_BF16, NS_BF16 } },
+        { "f32", { NS_F32, NS_F32 } },
+        { "fp8", { NS_F8_E4M3, NS_BF16 } },
+        { "nvfp4", { NS_NVFP4, NS_BF16 } } };
     static const double kv[] = { 2, 4, 1, 1 };
     (void)state;
     ns_rng r;
@@ -64,7 +67,8 @@ static void exact_at_cuts(void **state)
         ns_cut c;
         ns_cost want;
         assert_int_equal(ns_cut_full(a, &c, &e), 0);
-        ns_budget active = plan(a, (ns_budget_opts){ .target = NS_BUDGET_ACTIVE }), total = plan(a, (ns_budget_opts){ .target = NS_BUDGET_TOTAL });
+        ns_budget active = plan(a, (ns_budget_opts){ .target = NS_BUDGET_ACTIVE });
+        ns_budget total = plan(a, (ns_budget_opts){ .target = NS_BUDGET_TOTAL });
         assert_int_equal(ns_cut_cost(a, &c, NULL, NULL, &want, &e), 0);
         assert_true(active.full == (double)want.params_active && total.full == (double)want.params_total);
         for (int k = 0; k < 5; k++) {
@@ -74,9 +78,10 @@ static void exact_at_cuts(void **state)
             assert_true(cost_of(&total, &c) == (double)want.params_total);
             for (int p = 0; p < 4; p++) {
                 ns_dtype t[2] = { profiles[p].t[0], profiles[p].t[1] };
-                ns_budget b = plan(a, (ns_budget_opts){ .target = NS_BUDGET_MEMORY, .profile = profiles[p].name, .context = CONTEXT, .batch = BATCH });
+                ns_budget b = plan(a, (ns_budget_opts){ NS_BUDGET_MEMORY, profiles[p].name, .context = CONTEXT, .batch = BATCH });
                 assert_int_equal(ns_cut_cost(a, &c, stored, t, &want, &e), 0);
-                double bytes = (double)want.weight_bytes + BATCH * ((double)want.state_bytes + CONTEXT * (double)want.kv_bytes_per_token * kv[p] / 4);
+                double cache = (double)want.state_bytes + CONTEXT * (double)want.kv_bytes_per_token * kv[p] / 4;
+                double bytes = (double)want.weight_bytes + BATCH * cache;
                 assert_true(fabs(cost_of(&b, &c) - bytes) <= 1e-12 * bytes);
                 ns_budget_release(&b);
             }
@@ -106,7 +111,8 @@ static void published_counts(void **state)
         { 2688, 1856, 31.578e9, 3.580e9 }, { 2016, 1856, 23.684e9, 2.685e9 }, { 1920, 960, 12.427e9, 2.083e9 } };
     (void)state;
     ns_arch *a = arch_of(nano_30b);
-    ns_budget total = plan(a, (ns_budget_opts){ .target = NS_BUDGET_TOTAL }), active = plan(a, (ns_budget_opts){ .target = NS_BUDGET_ACTIVE });
+    ns_budget total = plan(a, (ns_budget_opts){ .target = NS_BUDGET_TOTAL });
+    ns_budget active = plan(a, (ns_budget_opts){ .target = NS_BUDGET_ACTIVE });
     assert_true(total.full == 31577940288.0 && active.full == 3580076352.0);
     for (int i = 0; i < 3; i++) {
         ns_cut c = nano_cut(a, sizes[i].hidden, sizes[i].ffn);

@@ -51,7 +51,8 @@ static void usual(void **state)
     assert_true(p.size[1].budget == 0.8 && p.weight[0][0] == 1.0 / 3);
     assert_true(fabs(p.weight[1][0] - 0.5) < 1e-12 && fabs(p.weight[1][1] - 0.3) < 1e-12 && fabs(p.weight[1][2] - 0.2) < 1e-12);
     assert_int_equal(p.router->n_axes, 3);
-    static const int want[3][3] = { { 64, 48, 32 }, { 48, 32, 0 }, { 96, 64, 48 } }; /* hidden, expert_ffn, dense_ffn; 48 x .71 and x .52 round to 32 */
+    /* hidden, expert_ffn, dense_ffn; 48 x .71 and x .52 both round to 32 */
+    static const int want[3][3] = { { 64, 48, 32 }, { 48, 32, 0 }, { 96, 64, 48 } };
     for (int k = 0; k < 3; k++)
         for (int c = 0; c < p.router->axis[k].n_choices; c++)
             assert_int_equal(p.router->axis[k].choice[c], want[k][c]);
@@ -63,8 +64,9 @@ static void chosen(void **state)
 {
     static const char *const choices[] = { "hidden=1,0.7,40", "experts=1,0.5,0.1", "depth=1,7,0.6", "mamba_heads=1,0.4" };
     (void)state;
-    ns_elastic_plan p = plan_of((ns_elastic_opts){ .budgets = "1,0.7", .names = "L,S", .axes = "hidden,experts,depth,mamba_heads", .choices = choices,
-                                                   .n_choices = 4, .hetero = "experts,mamba_heads", .depth_order = "6,5,3", .round = 4, .inner = 9 });
+    ns_elastic_plan p = plan_of((ns_elastic_opts){ .budgets = "1,0.7", .names = "L,S", .axes = "hidden,experts,depth,mamba_heads",
+                                                   .choices = choices, .n_choices = 4, .hetero = "experts,mamba_heads",
+                                                   .depth_order = "6,5,3", .round = 4, .inner = 9 });
     static const int want[4][3] = { { 64, 44, 40 }, { 8, 4, 2 }, { 8, 7, 5 }, { 8, 4, 0 } }; /* the router picks 2 experts at least */
     assert_string_equal(p.size[0].name, "L");
     assert_string_equal(p.size[1].name, "S");
@@ -73,7 +75,8 @@ static void chosen(void **state)
         for (int c = 0; c < p.router->axis[k].n_choices; c++)
             assert_int_equal(p.router->axis[k].choice[c], want[k][c]);
     assert_int_equal(p.router->axis[1].n_slots, 3);
-    assert_true(p.router->axis[2].depth && !ns_router_keeps(p.router, 6, 7) && ns_router_keeps(p.router, 5, 7) && !ns_router_keeps(p.router, 3, 5));
+    assert_true(p.router->axis[2].depth && !ns_router_keeps(p.router, 6, 7) && ns_router_keeps(p.router, 5, 7));
+    assert_false(ns_router_keeps(p.router, 3, 5));
     assert_true(fabs(p.weight[1][0] - 5.0 / 7) < 1e-12);
     ns_elastic_plan_release(&p);
 }
@@ -84,7 +87,8 @@ static void order_from_statistics(void **state)
     ns_err e = { 0 };
     float order[8] = { 6, 3, 1, 0, 2, 4, 5, 7 };
     char *path = tiny_path(tiny_base, "stats.safetensors");
-    ns_tensor t = { .name = "depth.order", .dtype = NS_F32, .n_dims = 1, .shape = { 8 }, .data = (const uint8_t *)order, .bytes = sizeof order };
+    ns_tensor t = { .name = "depth.order", .dtype = NS_F32, .n_dims = 1, .shape = { 8 }, .data = (const uint8_t *)order,
+                    .bytes = sizeof order };
     assert_int_equal(ns_st_write_file(path, &t, 1, NULL, 0, &e), 0);
     ns_elastic_plan p = plan_of((ns_elastic_opts){ .budgets = "1,0.9", .axes = "depth", .depth_order = path });
     assert_true(!ns_router_keeps(p.router, 6, 7) && !ns_router_keeps(p.router, 3, 6) && ns_router_keeps(p.router, 1, 6));
@@ -100,7 +104,8 @@ static void uniform(void **state)
 {
     (void)state;
     ns_err e = { 0 };
-    ns_elastic_plan p = plan_of((ns_elastic_opts){ .budgets = "1,0.8,0.6,0.4", .uniform = true, .axes = "hidden,expert_ffn,shared_ffn,dense_ffn", .round = 1 });
+    ns_elastic_plan p = plan_of((ns_elastic_opts){ .budgets = "1,0.8,0.6,0.4", .uniform = true, .round = 1,
+                                                   .axes = "hidden,expert_ffn,shared_ffn,dense_ffn" });
     assert_null(p.router);
     for (int i = 0; i < p.n; i++) {
         const ns_cut *c = &p.size[i].cut;
@@ -139,8 +144,9 @@ static void fixed(void **state)
 
 static void refusals(void **state)
 {
-#define LIST(...) .choices = (const char *const[]){ __VA_ARGS__ }, .n_choices = sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *)
-#define FIXED(...) .fixed = (const char *const[]){ __VA_ARGS__ }, .n_fixed = sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *)
+#define TEXTS(...) (const char *const[]){ __VA_ARGS__ }
+#define LIST(...) .choices = TEXTS(__VA_ARGS__), .n_choices = sizeof(TEXTS(__VA_ARGS__)) / sizeof(char *)
+#define FIXED(...) .fixed = TEXTS(__VA_ARGS__), .n_fixed = sizeof(TEXTS(__VA_ARGS__)) / sizeof(char *)
     const struct { ns_elastic_opts o; const char *expect; } cases[] = {
         { { .budgets = NULL }, "--budgets is missing" },
         { { .budgets = "1,x" }, "--budgets: \"x\" is not a number" },

@@ -89,7 +89,8 @@ static void interpolation(void **state)
 /* Weights with a known answer: hidden unit i is on for budget i alone, and votes for one choice. */
 static void arg_max(void **state)
 {
-    static const int vote[3][6] = { { 0, 0, 0, 0, 0, 0 }, { 1, 0, 1, 2, 1, 1 }, { 2, 2, 2, 1, 1, 2 } }; /* hidden, three ffn, heads, depth */
+    /* hidden, three ffn, heads, depth */
+    static const int vote[3][6] = { { 0, 0, 0, 0, 0, 0 }, { 1, 0, 1, 2, 1, 1 }, { 2, 2, 2, 1, 1, 2 } };
     (void)state;
     ns_err e = { 0 };
     ns_arch *a = tiny_arch();
@@ -286,8 +287,9 @@ static void spoil(const char *dir, int how)
 
 static void bad_files(void **state)
 {
-    static const char *const expect[] = { "tensor hidden.fc2.weight: F32 [1, 9], expected F32 [3, 3]", "tensor hidden.fc1.weight: element 0 is NaN",
-                                          "tensor hidden.fc1.weight: I32", "tensor width.fc1.weight: the router of nest.json has no such part" };
+    static const char *const expect[] = { "tensor hidden.fc2.weight: F32 [1, 9], expected F32 [3, 3]",
+                                          "tensor hidden.fc1.weight: element 0 is NaN", "tensor hidden.fc1.weight: I32",
+                                          "tensor width.fc1.weight: the router of nest.json has no such part" };
     (void)state;
     for (int how = 0; how < 4; how++) {
         char name[16];
