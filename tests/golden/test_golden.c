@@ -118,7 +118,7 @@ static void run_fixture(const char *dir, const ns_ops *ops, ns_pool *pool)
     if (ns_forward(plan, &item, 1, s, &tap, &e) != 0)
         fail_msg("%s: %s", dir, e.msg);
     double d = difference(logits, logits_t, (size_t)c.n_expected * (size_t)vocab);
-    /* The NVFP4 products of the vector rungs round activations to 16 bits of the vector's maximum; a picked expert may not flip. */
+    /* The NVFP4 products of the vector rungs round activations to 16 bits; a picked expert may not flip. */
     double tol = has_nvfp4(ck) && strcmp(ops->name, "ref") != 0 ? 5e-4 : 1e-4;
     printf("%-60s %-6s logits %.1e hidden %.1e router weight %.1e\n", strrchr(dir, '/') + 1, ops->name, d, c.worst_hidden, c.worst_weight);
     if (!(d < tol) || !(c.worst_hidden < tol) || !(c.worst_weight < tol) || c.picks_differ)
