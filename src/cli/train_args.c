@@ -22,7 +22,7 @@ static const struct argp_option options[] = {
     { "seq", KEY_SEQ, "N", 0, "Tokens of a pack, and of the longest document (default 2048)", 51 },
     { "batch", KEY_BATCH, "N", 0, "Packs of a micro-batch on each rank (default 8)", 51 },
     { "accum", KEY_ACCUM, "N", 0, "Micro-batches of a step (default 1)", 51 },
-    { "lr", KEY_LR, "X", 0, "Learning rate (default 1e-4)", 52 },
+    { "lr", KEY_LR, "X", 0, "Learning rate (default 1e-4; from scratch 1e-3)", 52 },
     { "lr-min", KEY_LR_MIN, "X", 0, "Where its cosine ends (default: a tenth of --lr)", 52 },
     { "warmup", KEY_WARMUP, "N", 0, "Steps of its rise (default: 2 % of the steps)", 52 },
     { "weight-decay", KEY_DECAY, "X", 0, "Of matrices (default 0)", 52 },
@@ -34,7 +34,7 @@ static const struct argp_option options[] = {
     { "workers", KEY_WORKERS, "N", 0, "Threads (default: NS_THREADS, else all cores this process may use)", 53 },
     { "seed", KEY_SEED, "N", 0, "Of everything that is random (default 0)", 53 },
     { "eval-docs", KEY_EVAL_DOCS, "N", 0, "Documents held out of training, to evaluate on (default 0)", 54 },
-    { "eval-every", KEY_EVAL_EVERY, "N", 0, "Steps from one evaluation to the next (default: at the end only)", 54 },
+    { "eval-every", KEY_EVAL_EVERY, "N", 0, "Steps from one evaluation to the next (default: train 100, elastify at the end only)", 54 },
     { "save-every", KEY_SAVE_EVERY, "N", 0, "Steps from one saved state to the next (default 500; 0: only at the end and on "
       "interruption)", 54 },
     { "spike", KEY_SPIKE, "X", 0, "Stop when the loss is over X times its running mean (default 0: only when it is not finite)", 54 },
@@ -154,31 +154,52 @@ static double number(const json_t *line, const char *key)
     return json_number_value(json_object_get(line, key));
 }
 
+static const char *span(double seconds, char *out, size_t cap)
+{
+    const long s = (long)(seconds + 0.5);
+    if (s < 100)
+        snprintf(out, cap, "%ld s", s);
+    else if (s < 6000)
+        snprintf(out, cap, "%ld min", (s + 30) / 60);
+    else
+        snprintf(out, cap, "%ld h %02ld min", s / 3600, s % 3600 / 60);
+    return out;
+}
+
+static void show(const ns_cli_steps *s, const json_t *line)
+{
+    const json_t *shares = json_object_get(line, "shares"), *eval = json_object_get(line, "eval_loss"), *v;
+    const char *name;
+    char of[32] = "", left[40];
+    if (s->steps)
+        snprintf(of, sizeof of, "/%lld", (long long)s->steps);
+    fprintf(stderr, "%sstep %.0f%s  loss %.4f  %.0f tokens/s  %s left", s->tty ? "\r" : "", number(line, "step"), of, number(line, "loss"),
+            number(line, "tokens_per_s"), span(number(line, "eta_s"), left, sizeof left));
+    if (eval)
+        fprintf(stderr, "  held out %.4f", json_number_value(eval));
+    json_object_foreach((json_t *)(uintptr_t)shares, name, v) /* a router: what its sizes cost */
+        fprintf(stderr, "  %s: %.3f", name, json_number_value(v));
+}
+
 void ns_cli_steps_show(void *ctx, const json_t *line)
 {
     ns_cli_steps *s = ctx;
     const double now = ns_now();
-    const bool last = number(line, "eta_s") <= 0, eval = json_object_get(line, "eval_loss") != NULL;
-    const json_t *shares = json_object_get(line, "shares"), *v;
-    const char *name;
+    const bool stays = number(line, "eta_s") <= 0 || json_object_get(line, "eval_loss") || interrupted;
     ns_err e = { 0 };
     if (s->json)
         ns_cli_json(line, false, &e); /* whoever closed the pipe does not end the training */
-    if (!last && !eval && !interrupted && now - s->last < (s->tty ? 0.2 : 10))
+    if (!stays && now - s->last < (s->tty ? 0.2 : 10))
         return;
     s->last = now;
-    fprintf(stderr, "%sstep %.0f  loss %.4f  %.0f tokens/s  %.0f s left", s->tty ? "\r" : "", number(line, "step"), number(line, "loss"),
-            number(line, "tokens_per_s"), number(line, "eta_s"));
-    if (eval)
-        fprintf(stderr, "  held out %.4f", number(line, "eval_loss"));
-    json_object_foreach((json_t *)(uintptr_t)shares, name, v) /* a router: what its sizes cost */
-        fprintf(stderr, "  %s: %.3f", name, json_number_value(v));
-    fprintf(stderr, "%s", s->tty ? "\033[K" : "\n");
+    show(s, line);
+    s->open = s->tty && !stays;
+    fprintf(stderr, "%s%s", s->tty ? "\033[K" : "", s->open ? "" : "\n");
 }
 
 void ns_cli_steps_end(ns_cli_steps *s)
 {
-    if (s->tty && s->last > 0)
+    if (s->open)
         fprintf(stderr, "\n");
-    s->last = 0;
+    s->open = false;
 }

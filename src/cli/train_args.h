@@ -25,8 +25,9 @@ int ns_cli_train_tokenizer(const char *dir, ns_tokenizer **out, ns_err *e);
 const volatile int *ns_cli_train_interrupts(void);
 /* An on_step: a line on stderr, rewritten on a terminal; with json the log's line on standard output too. ctx is an ns_cli_steps. */
 typedef struct ns_cli_steps {
-    bool tty, json;
+    bool tty, json, open; /* open: the line is to be ended */
     double last;
+    int64_t steps;        /* of all; 0: not said */
 } ns_cli_steps;
 ns_cli_steps ns_cli_steps_start(bool json);
 void ns_cli_steps_show(void *ctx, const json_t *line);
