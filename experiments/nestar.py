@@ -72,10 +72,10 @@ def accuracy(here, ckpt, task, n, sizes, out):
 
 
 def costs(here, config, variants, out):
-    """{name: (total, active parameters)} of cuts {name: {axis: width, ..}}, through nest.json as the engine counts."""
-    nest = {"version": 1, "variants": [{"name": k, "cut": v} if v else {"name": k} for k, v in variants.items()]}
+    """{name: (total, active parameters)} of "full" and of cuts {name: {axis: width, ..}}, as the engine counts them."""
+    nest = {"version": 1, "variants": [{"name": k, "cut": v} for k, v in variants.items()]}
     if here.dry:
-        return {k: (1, 1) for k in variants}
+        return dict.fromkeys(["full", *variants], (1, 1))
     with open(here.path(out + ".nest.json"), "w", encoding="utf-8") as f:
         json.dump(nest, f)
     here.sh([NESTAR, "inspect", "--json", "--nest", here.path(out + ".nest.json"), config], stdout=out)

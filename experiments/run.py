@@ -225,10 +225,10 @@ class Seed:
     def equal_cuts(self, here, order):
         """The depth cut nearest to FEWER of all parameters, and the width cut nearest to that one."""
         n, full = self.plan.config["num_hidden_layers"], {axis: widths[0] for axis, widths in AXES.items()}
-        depths = {f"d{k}": {"layers": sorted(set(range(n)) - set(order[:k]))} for k in range(1, len(order) + 1)}
-        widths = {f"w{r}": {axis: 2 * round(w * r / 200) for axis, w in full.items()} for r in range(60, 100)}
-        total = {k: t for k, (t, _) in nestar.costs(here, CONFIG, {"all": {}, **depths, **widths}, "costs.json").items()}
-        depth = min(depths, key=lambda k: abs(total[k] / total["all"] - FEWER))
+        depths = {f"d{k}": {"layers": sorted(set(range(n)) - set(order[:k]))} for k in range(1, n // 2)}
+        widths = {f"w{r}": {axis: 2 * round(w * r / 200) for axis, w in full.items()} for r in range(60, 98)}
+        total = {k: t for k, (t, _) in nestar.costs(here, CONFIG, {**depths, **widths}, "costs.json").items()}
+        depth = min(depths, key=lambda k: abs(total[k] / total["full"] - FEWER))
         width = min(widths, key=lambda k: abs(total[k] - total[depth]))
         return {"depth": depths[depth], "width": widths[width]}
 

@@ -35,9 +35,14 @@ for size in full medium small; do
     echo
 done
 
-say "3. The size changes in the middle of the answer: 20 tokens of thought at the smallest size, the rest at full, one cache"
-run run "$model" --sizes small:20,full --temp 0 -p "$question"
+say "3. The size changes in the middle of the answer: 20 tokens of thought at the smallest size, the rest at full"
+run run "$model" --sizes small:20,full --handover prefill --temp 0 -p "$question"
 echo
+cat <<'END'
+
+Here the full size reads again what was said so far. --handover cache keeps the cache that the small size wrote: the change is then
+free, and in a model as small as this one the answer is often wrong (docs/RESULTS.md).
+END
 
 say "4. What each size gets right of 60 problems that training never saw, by how long it may think"
 run problems -n 60 --seed 7 --split test -o "$out/test.jsonl"

@@ -156,10 +156,10 @@ static void print_report(const json_t *report)
     }
 }
 
-static int elastify(args *a, ns_err *e)
+static int elastify(args *a, ns_comm *comm, ns_err *e)
 {
     ns_elastify_opts *o = &a->o;
-    ns_cli_steps steps = ns_cli_steps_start(a->train.json);
+    ns_cli_steps steps = ns_cli_steps_start(a->train.json, 0);
     ns_tokenizer *tok = NULL;
     json_t *report = NULL;
     o->train = a->train.o;
@@ -172,14 +172,15 @@ static int elastify(args *a, ns_err *e)
     o->seed = a->train.seed;
     o->resume = a->train.resume;
     o->dtype = a->train.dtype;
-    ns_comm *comm = ns_comm_open(e);
-    if (comm && ns_comm_rank(comm) != 0)
+    if (ns_comm_rank(comm) != 0)
         ns_log_sink(NULL, NULL); /* the same notes on every rank: said once */
-    ns_ckpt *c = comm ? ns_ckpt_open(a->path, NULL, e) : NULL;
+    ns_ckpt *c = ns_ckpt_open(a->path, NULL, e);
     int rc = c ? ns_cli_train_tokenizer(a->path, &tok, e) : -1;
+    bool failed = rc != 0;
+    if (ns_comm_any(comm, &failed, e) != 0 || failed)
+        rc = rc != 0 ? rc : ns_fail(e, NS_ECANCELLED, "another rank failed");
     if (rc == 0)
         rc = ns_elastify(c, tok, o, a->out, comm, &report, e);
-    ns_cli_steps_end(&steps);
     if (rc == 0 && report) {
         if (a->train.json)
             rc = ns_cli_json(report, false, e);
@@ -189,7 +190,6 @@ static int elastify(args *a, ns_err *e)
     json_decref(report);
     ns_tokenizer_free(tok);
     ns_ckpt_close(c);
-    ns_comm_close(comm);
     return rc;
 }
 
@@ -201,5 +201,6 @@ int ns_cmd_elastify(int argc, char **argv)
     a = (args){ .o = ns_elastify_defaults() };
     a.train = ns_cli_train_defaults(&a.o.train);
     ns_cli_parse(&(struct argp){ options, parse, "PARENT", doc, children, NULL, NULL }, argc, argv, &a);
-    return ns_cli_exit(argv[0], elastify(&a, &e), &e);
+    ns_comm *comm = ns_comm_open(&e);
+    return ns_cli_train_exit(argv[0], comm ? elastify(&a, comm, &e) : -1, &e, comm);
 }

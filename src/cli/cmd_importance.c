@@ -35,8 +35,8 @@ static const struct argp_option options[] = {
 };
 
 static const char doc[] =
-    "Measures on real text how much each channel, neuron, head, state, expert and layer does, for `nestar permute`. The weights are held in "
-    "memory in F32. Same data, options and weights, same file.\v"
+    "Measures on real text how much each channel, neuron, head, state, expert and layer does, for `nestar permute`. The weights are held "
+    "in memory in F32. Same data, options and weights, same file.\v"
     "Examples:\n"
     "  nestar importance nano/ --data mix.jsonl -o stats.safetensors\n"
     "  nestar importance nano/ --data a.jsonl:0.7 --data b.jsonl:0.3 --tokens 8000000 --seq 8192 -o stats.safetensors\n"
@@ -132,7 +132,8 @@ static int write_scores(const args *a, const ns_scores *s, ns_err *e)
     snprintf(depth, sizeof depth, "%lld", (long long)s->depth_tokens);
     const ns_st_meta meta[] = { { "nestar.source", a->path }, { "nestar.data", data.failed ? "" : data.data }, { "nestar.tokens", tokens },
                                 { "nestar.seq", seq }, { "nestar.seed", seed }, { "nestar.depth_tokens", depth } };
-    int rc = data.failed ? ns_fail(e, NS_ENOMEM, "%s: out of memory", a->out) : ns_scores_write(s, meta, sizeof meta / sizeof *meta, a->out, e);
+    int rc = data.failed ? ns_fail(e, NS_ENOMEM, "%s: out of memory", a->out)
+                         : ns_scores_write(s, meta, sizeof meta / sizeof *meta, a->out, e);
     ns_buf_release(&data);
     return rc;
 }

@@ -7,12 +7,13 @@
 #include "base/log.h"
 #include "cli/cmd.h"
 #include "cli/train_args.h"
+#include "forge/folder.h"
 #include "train/folder_io.h"
 
 typedef struct args {
     const char *model, *out, *tokenizer;
     int64_t tokens;
-    ns_cli_train train; /* negative: not given */
+    ns_cli_train train; /* below 0 in its schedule: not given; so are 0 steps */
 } args;
 
 enum { KEY_TOKENIZER = NS_CLI_KEY_COMMAND, KEY_TOKENS };
@@ -20,7 +21,7 @@ enum { KEY_TOKENIZER = NS_CLI_KEY_COMMAND, KEY_TOKENS };
 static const struct argp_option options[] = {
     { "output", 'o', "DIR", 0, "The checkpoint to make; it must not exist. The run itself (log.jsonl, its state) is in DIR.train", 1 },
     { "tokenizer", KEY_TOKENIZER, "DIR", 0, "Tokenizer and chat template (default: those beside CONFIG or in CKPT)", 1 },
-    { "tokens", KEY_TOKENS, "N", 0, "As many steps as N tokens take, instead of --steps", 1 },
+    { "tokens", KEY_TOKENS, "N", 0, "As many steps as N tokens take", 2 },
     { 0 }
 };
 
@@ -44,7 +45,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case ARGP_KEY_END:
         ns_cli_required(s, a->model, "CONFIG or CKPT");
         ns_cli_required(s, a->out, "-o DIR");
-        if (a->train.o.steps > 0 && a->tokens)
+        if (a->train.o.steps && a->tokens)
             argp_error(s, "--steps and --tokens exclude each other");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -65,8 +66,6 @@ typedef struct run {
     ns_real *w;
     ns_data *data;
     ns_buf dir;         /* DIR.train */
-    bool interrupted;
-    bool quiet;         /* another rank tells why it failed */
 } run;
 
 /* Where the text files are: as said, in CKPT, or beside CONFIG; NULL where there is no tokenizer.json. */
@@ -74,23 +73,23 @@ static int find_text(run *r, ns_err *e)
 {
     const args *a = r->a;
     const char *slash = strrchr(a->model, '/');
+    ns_buf path = { 0 };
     if (a->tokenizer)
         r->text_dir = strdup(a->tokenizer);
     else if (r->ckpt)
         r->text_dir = strdup(a->model);
     else
         r->text_dir = slash ? strndup(a->model, (size_t)(slash - a->model)) : strdup(".");
-    if (!r->text_dir)
-        return ns_fail(e, NS_ENOMEM, "%s: out of memory", a->model);
-    if (ns_cli_train_tokenizer(r->text_dir, &r->tok, e) != 0)
-        return -1;
-    if (a->tokenizer && !r->tok)
-        return ns_fail(e, NS_EIO, "%s: there is no tokenizer.json in it", a->tokenizer);
-    if (!r->tok) {
+    ns_path_join(&path, r->text_dir ? r->text_dir : "", "tokenizer.json");
+    int rc = r->text_dir && !path.failed ? 0 : ns_fail(e, NS_ENOMEM, "%s: out of memory", a->model);
+    if (rc == 0 && (a->tokenizer || ns_file_exists(path.data))) {
+        rc = (r->tok = ns_tokenizer_open(path.data, e)) ? 0 : -1;
+    } else {
         free(r->text_dir);
         r->text_dir = NULL;
     }
-    return 0;
+    ns_buf_release(&path);
+    return rc;
 }
 
 static int open_model(run *r, ns_err *e)
@@ -121,18 +120,13 @@ static int open_data(run *r, ns_err *e)
     return t->eval_docs ? ns_data_hold_out(r->data, t->eval_docs, e) : 0;
 }
 
-static double tokens_of_step(const run *r)
-{
-    const ns_train_opts *o = &r->a->train.o;
-    return (double)o->seq_tokens * o->packs * o->micro_batches * ns_comm_size(r->comm);
-}
-
 /* What depends on the data and the number of ranks. */
 static void settle(run *r)
 {
     ns_train_opts *o = &r->a->train.o;
-    if (o->steps < 0)
-        o->steps = (int64_t)ceil((double)(r->a->tokens ? r->a->tokens : ns_data_tokens(r->data)) / tokens_of_step(r));
+    const double step = (double)o->seq_tokens * o->packs * o->micro_batches * ns_comm_size(r->comm);
+    if (o->steps == 0)
+        o->steps = (int64_t)ceil((double)(r->a->tokens ? r->a->tokens : ns_data_tokens(r->data)) / step);
     if (o->schedule.lr < 0)
         o->schedule.lr = r->ckpt ? 1e-4 : 1e-3;
     if (o->schedule.lr_min < 0)
@@ -145,11 +139,11 @@ static void announce(const run *r)
 {
     const ns_train_opts *o = &r->a->train.o;
     const ns_net_opts no = { .max_tokens = o->seq_tokens, .max_seqs = NS_PACK_SEQS(o->seq_tokens), .recompute = o->recompute };
-    const double count = (double)r->params.count;
+    const double count = (double)r->params.count, step = (double)o->seq_tokens * o->packs * o->micro_batches * ns_comm_size(r->comm);
     if (ns_comm_rank(r->comm) != 0)
         return;
     fprintf(stderr, "%.2f M parameters; %lld documents, %.2f M tokens; %lld steps of up to %.0f tokens", count / 1e6,
-            (long long)ns_data_docs(r->data), (double)ns_data_tokens(r->data) / 1e6, (long long)o->steps, tokens_of_step(r));
+            (long long)ns_data_docs(r->data), (double)ns_data_tokens(r->data) / 1e6, (long long)o->steps, step);
     if (ns_comm_size(r->comm) > 1)
         fprintf(stderr, " on %d ranks", ns_comm_size(r->comm));
     fprintf(stderr, "; memory %.0f MB and %.0f MB for each worker\n", count * (4 + 8.0 / ns_comm_size(r->comm)) / 1e6,
@@ -162,15 +156,7 @@ static void announce(const run *r)
 static int copy_nest(void *ctx, const char *dir, ns_err *e)
 {
     const run *r = ctx;
-    ns_buf from = { 0 }, to = { 0 };
-    int rc = 0;
-    ns_path_join(&from, r->a->model, "nest.json");
-    ns_path_join(&to, dir, "nest.json");
-    if (r->ckpt && ns_file_exists(from.data))
-        rc = ns_file_copy(from.data, to.data, e);
-    ns_buf_release(&from);
-    ns_buf_release(&to);
-    return rc;
+    return r->ckpt ? ns_folder_copy_nest(r->a->model, dir, e) : 0;
 }
 
 static int save(run *r, ns_err *e)
@@ -194,35 +180,29 @@ static int prepare(run *r, ns_err *e)
     return open_model(r, e) == 0 ? open_data(r, e) : -1;
 }
 
-/* No rank may go on to wait for one that has failed. What fails everywhere alike is said by rank 0. */
+/* No rank may go on to wait for one that has failed. */
 static int prepare_all(run *r, ns_err *e)
 {
     int rc = prepare(r, e);
     ns_err ours = { 0 };
-    bool any = rc != 0, first = any && ns_comm_rank(r->comm) == 0;
-    if (ns_comm_any(r->comm, &any, &ours) != 0 || ns_comm_any(r->comm, &first, &ours) != 0)
-        return ns_fail(e, ours.code, "%s", ours.msg);
-    r->quiet = first;
+    bool any = rc != 0;
+    if (ns_comm_any(r->comm, &any, &ours) != 0)
+        return rc != 0 ? rc : ns_fail(e, ours.code, "%s", ours.msg);
     return any && rc == 0 ? ns_fail(e, NS_ECANCELLED, "another rank failed") : rc;
 }
 
 static int train(run *r, ns_err *e)
 {
-    ns_train_opts *o = &r->a->train.o;
-    ns_cli_steps steps = ns_cli_steps_start(r->a->train.json);
+    args *a = r->a;
     if (prepare_all(r, e) != 0)
         return -1;
     settle(r);
     announce(r);
-    steps.steps = o->steps;
-    o->interrupted = ns_cli_train_interrupts();
-    o->on_step = ns_cli_steps_show;
-    o->on_step_ctx = &steps;
-    int rc = ns_train(&r->params, r->w, r->data, NULL, o, r->dir.data, r->a->train.resume, r->comm, e);
-    ns_cli_steps_end(&steps);
-    r->interrupted = rc != 0 && e->code == NS_ECANCELLED && *o->interrupted;
-    if (r->interrupted && ns_comm_rank(r->comm) == 0)
-        fprintf(stderr, "the same command with --resume goes on\n");
+    ns_cli_steps steps = ns_cli_steps_start(a->train.json, a->train.o.steps);
+    a->train.o.interrupted = ns_cli_train_interrupts();
+    a->train.o.on_step = ns_cli_steps_show;
+    a->train.o.on_step_ctx = &steps;
+    int rc = ns_train(&r->params, r->w, r->data, NULL, &a->train.o, r->dir.data, a->train.resume, r->comm, e);
     return rc == 0 ? save(r, e) : rc;
 }
 
@@ -230,16 +210,14 @@ int ns_cmd_train(int argc, char **argv)
 {
     static const struct argp_child children[] = { { &ns_cli_train_argp, 0, "Data and optimisation:", 40 }, { 0 } };
     static args a;
-    ns_train_opts o = ns_train_defaults();
     run r = { .a = &a };
     ns_err e = { 0 };
-    o.steps = o.schedule.warmup = -1;
-    o.schedule.lr = o.schedule.lr_min = -1;
-    o.eval_every = 100;
+    ns_train_opts o = ns_train_defaults();
+    o.steps = 0;
+    o.schedule = (ns_schedule){ .lr = -1, .lr_min = -1, .warmup = -1 };
     a.train = ns_cli_train_defaults(&o);
     ns_cli_parse(&(struct argp){ options, parse, "CONFIG|CKPT", doc, children, NULL, NULL }, argc, argv, &a);
     int rc = (r.comm = ns_comm_open(&e)) ? train(&r, &e) : -1;
-    r.quiet = r.comm && ns_comm_rank(r.comm) != 0 && (r.quiet || e.code == NS_ECANCELLED);
     ns_data_free(r.data);
     ns_params_release(&r.params);
     free(r.w);
@@ -248,7 +226,5 @@ int ns_cmd_train(int argc, char **argv)
     ns_ckpt_close(r.ckpt);
     ns_arch_free(r.own_arch);
     ns_buf_release(&r.dir);
-    ns_comm_close(r.comm);
-    const int status = rc != 0 && r.quiet ? 1 : ns_cli_exit(argv[0], rc, &e);
-    return r.interrupted ? 130 : status;
+    return ns_cli_train_exit(argv[0], rc, &e, r.comm);
 }

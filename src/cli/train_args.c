@@ -34,7 +34,7 @@ static const struct argp_option options[] = {
     { "workers", KEY_WORKERS, "N", 0, "Threads (default: NS_THREADS, else all cores this process may use)", 53 },
     { "seed", KEY_SEED, "N", 0, "Of everything that is random (default 0)", 53 },
     { "eval-docs", KEY_EVAL_DOCS, "N", 0, "Documents held out of training, to evaluate on (default 0)", 54 },
-    { "eval-every", KEY_EVAL_EVERY, "N", 0, "Steps from one evaluation to the next (default: train 100, elastify at the end only)", 54 },
+    { "eval-every", KEY_EVAL_EVERY, "N", 0, "Steps from one evaluation of the whole model to the next (default 100)", 54 },
     { "save-every", KEY_SAVE_EVERY, "N", 0, "Steps from one saved state to the next (default 500; 0: only at the end and on "
       "interruption)", 54 },
     { "spike", KEY_SPIKE, "X", 0, "Stop when the loss is over X times its running mean (default 0: only when it is not finite)", 54 },
@@ -47,6 +47,7 @@ static const struct argp_option options[] = {
 ns_cli_train ns_cli_train_defaults(const ns_train_opts *o)
 {
     ns_cli_train a = { .dtype = NS_F32, .o = *o };
+    a.o.eval_every = 100;
     a.o.save_every = 500;
     return a;
 }
@@ -142,16 +143,26 @@ const volatile int *ns_cli_train_interrupts(void)
     return &interrupted;
 }
 
-/* ---- progress ---- */
-
-ns_cli_steps ns_cli_steps_start(bool json)
+int ns_cli_train_exit(const char *argv0, int rc, const ns_err *e, ns_comm *comm)
 {
-    return (ns_cli_steps){ .tty = isatty(STDERR_FILENO) != 0, .json = json };
+    const bool rank0 = !comm || ns_comm_rank(comm) == 0, stopped = rc != 0 && e->code == NS_ECANCELLED && interrupted;
+    bool said = rank0 && rc != 0; /* by rank 0 */
+    ns_err other = { 0 };
+    if (comm)
+        ns_comm_any(comm, &said, &other);
+    if (stopped && rank0)
+        fprintf(stderr, "the same command with --resume goes on\n");
+    ns_comm_close(comm);
+    const bool quiet = !rank0 && (said || e->code == NS_ECANCELLED);
+    const int status = rc != 0 && quiet ? 1 : ns_cli_exit(argv0, rc, e);
+    return stopped ? 130 : status;
 }
 
-static double number(const json_t *line, const char *key)
+/* ---- progress ---- */
+
+ns_cli_steps ns_cli_steps_start(bool json, int64_t steps)
 {
-    return json_number_value(json_object_get(line, key));
+    return (ns_cli_steps){ .tty = isatty(STDERR_FILENO) != 0, .json = json, .steps = steps };
 }
 
 static const char *span(double seconds, char *out, size_t cap)
@@ -166,40 +177,34 @@ static const char *span(double seconds, char *out, size_t cap)
     return out;
 }
 
-static void show(const ns_cli_steps *s, const json_t *line)
+static double number(const json_t *line, const char *key)
 {
-    const json_t *shares = json_object_get(line, "shares"), *eval = json_object_get(line, "eval_loss"), *v;
-    const char *name;
-    char of[32] = "", left[40];
-    if (s->steps)
-        snprintf(of, sizeof of, "/%lld", (long long)s->steps);
-    fprintf(stderr, "%sstep %.0f%s  loss %.4f  %.0f tokens/s  %s left", s->tty ? "\r" : "", number(line, "step"), of, number(line, "loss"),
-            number(line, "tokens_per_s"), span(number(line, "eta_s"), left, sizeof left));
-    if (eval)
-        fprintf(stderr, "  held out %.4f", json_number_value(eval));
-    json_object_foreach((json_t *)(uintptr_t)shares, name, v) /* a router: what its sizes cost */
-        fprintf(stderr, "  %s: %.3f", name, json_number_value(v));
+    return json_number_value(json_object_get(line, key));
 }
 
 void ns_cli_steps_show(void *ctx, const json_t *line)
 {
     ns_cli_steps *s = ctx;
+    char left[40], of[24] = "";
     const double now = ns_now();
-    const bool stays = number(line, "eta_s") <= 0 || json_object_get(line, "eval_loss") || interrupted;
+    const bool last = number(line, "eta_s") <= 0, eval = json_object_get(line, "eval_loss") != NULL;
+    const json_t *shares = json_object_get(line, "shares"), *v;
+    const char *name;
     ns_err e = { 0 };
     if (s->json)
         ns_cli_json(line, false, &e); /* whoever closed the pipe does not end the training */
-    if (!stays && now - s->last < (s->tty ? 0.2 : 10))
+    if (!last && !eval && !interrupted && now - s->last < (s->tty ? 0.2 : 10))
         return;
     s->last = now;
-    show(s, line);
-    s->open = s->tty && !stays;
-    fprintf(stderr, "%s%s", s->tty ? "\033[K" : "", s->open ? "" : "\n");
-}
-
-void ns_cli_steps_end(ns_cli_steps *s)
-{
-    if (s->open)
+    if (s->steps)
+        snprintf(of, sizeof of, "/%lld", (long long)s->steps);
+    fprintf(stderr, "%sstep %.0f%s  loss %.4f  %.0f tokens/s", s->tty ? "\r" : "", number(line, "step"), of, number(line, "loss"),
+            number(line, "tokens_per_s"));
+    if (eval)
+        fprintf(stderr, "  held out %.4f", number(line, "eval_loss"));
+    json_object_foreach((json_t *)(uintptr_t)shares, name, v) /* a router: what its sizes cost */
+        fprintf(stderr, "  %s: %.3f", name, json_number_value(v));
+    fprintf(stderr, "  %s left%s", span(number(line, "eta_s"), left, sizeof left), s->tty ? "\033[K" : "\n");
+    if (s->tty && (last || eval || interrupted))
         fprintf(stderr, "\n");
-    s->open = false;
 }

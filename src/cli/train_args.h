@@ -23,13 +23,16 @@ int ns_cli_train_tokenizer(const char *dir, ns_tokenizer **out, ns_err *e);
 /* SIGINT, SIGTERM or SIGUSR1 (Slurm's warning before a time limit) ends the run after the step in hand, with its state saved; a second
  * one of the kind ends the process. */
 const volatile int *ns_cli_train_interrupts(void);
+/* Ends a command on all ranks, and the comm (may be NULL) with it: what failed everywhere alike is said by rank 0. A run that was
+ * interrupted says how to go on; its status is 130. */
+int ns_cli_train_exit(const char *argv0, int rc, const ns_err *e, ns_comm *comm);
+
 /* An on_step: a line on stderr, rewritten on a terminal; with json the log's line on standard output too. ctx is an ns_cli_steps. */
 typedef struct ns_cli_steps {
-    bool tty, json, open; /* open: the line is to be ended */
+    bool tty, json;
+    int64_t steps; /* of the run; 0: not known */
     double last;
-    int64_t steps;        /* of all; 0: not said */
 } ns_cli_steps;
-ns_cli_steps ns_cli_steps_start(bool json);
+ns_cli_steps ns_cli_steps_start(bool json, int64_t steps);
 void ns_cli_steps_show(void *ctx, const json_t *line);
-void ns_cli_steps_end(ns_cli_steps *s);
 #endif

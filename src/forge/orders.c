@@ -235,8 +235,8 @@ static int set_ranked(ns_orders *o, int layer, ns_axis x, int width, void *ctx, 
     if (t->dtype != NS_F32 || t->n_dims != 1 || t->shape[0] != width) {
         ns_buf found = { 0 };
         ns_tensor_print(t, &found);
-        ns_fail(e, NS_EFORMAT, "%s: tensor %s: %s, expected F32 [%d]: are these the statistics of this model?", ns_store_path(k->stats), name,
-                found.failed ? "another shape" : found.data, width);
+        ns_fail(e, NS_EFORMAT, "%s: tensor %s: %s, expected F32 [%d]: are these the statistics of this model?", ns_store_path(k->stats),
+                name, found.failed ? "another shape" : found.data, width);
         ns_buf_release(&found);
         return -1;
     }

@@ -88,7 +88,8 @@ static int check_blocks(const permuter *s, const item *it, int layer, ns_dim_id 
         if (map[i] / BLOCK != map[i - i % BLOCK] / BLOCK) {
             name_axes(s, layer, id, axes, sizeof axes);
             return ns_fail(s->e, NS_EUNSUPPORTED, "tensor %s is NVFP4, and the order of %s moves its inputs between blocks of %d, which "
-                           "cannot be done without rounding: permute before quantising, or leave the axis as it is", it->from->name, axes, BLOCK);
+                           "cannot be done without rounding: permute before quantising, or leave the axis as it is", it->from->name,
+                           axes, BLOCK);
         }
     return 0;
 }
@@ -170,8 +171,8 @@ static int check_alike(const permuter *s, const ns_bound *a, const ns_bound *b)
 {
     if (a->mat.dtype == b->mat.dtype && !a->scale == !b->scale && !a->scale_2 == !b->scale_2 && !a->input_scale == !b->input_scale)
         return 0;
-    return ns_fail(s->e, NS_EUNSUPPORTED, "%s would take the place of %s, but the two are not stored alike: permute before quantising, or leave "
-                   "the axis experts as it is", a->tensor->name, b->tensor->name);
+    return ns_fail(s->e, NS_EUNSUPPORTED, "%s would take the place of %s, but the two are not stored alike: permute before quantising, or "
+                   "leave the axis experts as it is", a->tensor->name, b->tensor->name);
 }
 
 static int plan_weight(void *ctx, int layer, ns_role r, int expert)

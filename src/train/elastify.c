@@ -37,6 +37,16 @@ typedef struct elastify {
     ns_err *e;
 } elastify;
 
+/* No rank may go on to wait for one that has failed. */
+static int agree(elastify *s, int rc)
+{
+    bool failed = rc != 0;
+    ns_err other = { 0 };
+    if (ns_comm_any(s->comm, &failed, &other) != 0)
+        return rc != 0 ? rc : ns_fail(s->e, other.code, "%s", other.msg);
+    return failed && rc == 0 ? ns_fail(s->e, NS_ECANCELLED, "another rank failed") : rc;
+}
+
 /* ---- stages ---- */
 
 static int open_data(elastify *s, int seq)
@@ -78,7 +88,7 @@ static int run_stage(elastify *s, int stage)
 {
     const ns_elastify_opts *o = s->o;
     ns_train_opts t = stage_opts(s, stage);
-    if (open_data(s, t.seq_tokens) < 0)
+    if (agree(s, open_data(s, t.seq_tokens)) != 0)
         return -1;
     if (s->steps == 0) {
         s->steps = default_steps(s);
@@ -94,7 +104,7 @@ static int run_stage(elastify *s, int stage)
     int rc = dir.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : 0;
     if (rc == 0)
         rc = ns_elastic_stage_init(&st, s->teacher, &obj, s->e);
-    if (rc == 0)
+    if ((rc = agree(s, rc)) == 0)
         rc = ns_train(&s->p, s->w, s->data, &obj, &t, dir.data, o->resume, s->comm, s->e);
     ns_elastic_stage_release(&st);
     ns_buf_release(&dir);
@@ -280,11 +290,7 @@ int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastif
     int rc = ns_comm_rank(comm) == 0 ? check_out(out, e) : 0;
     if (rc == 0)
         rc = prepare(&s);
-    bool failed = rc != 0;
-    ns_err other = { 0 };
-    if (ns_comm_any(comm, &failed, &other) != 0 || failed)
-        rc = rc != 0 ? rc : ns_fail(e, NS_ECANCELLED, "another rank failed");
-    if (rc == 0)
+    if ((rc = agree(&s, rc)) == 0)
         rc = run_stages(&s);
     if (rc == 0)
         rc = evaluate(&s);

@@ -269,8 +269,12 @@ static int add_ffn(pass *p, int layer, ns_scores *out, ns_err *e)
 {
     const char *name = ns_axis_name(p->l.arch->layers[layer].kind == NS_LAYER_MOE ? NS_AXIS_EXPERT_FFN : NS_AXIS_DENSE_FFN);
     const char *shared = ns_axis_name(NS_AXIS_SHARED_FFN);
-    return add_roots(p, layer, FFN, name, "", out, e) != 0 || add_roots(p, layer, FFN_ACTIVE, name, ".active", out, e) != 0 ||
-           add_roots(p, layer, SHARED, shared, "", out, e) != 0 || add_roots(p, layer, SHARED_ACTIVE, shared, ".active", out, e) != 0 ? -1 : 0;
+    int rc = add_roots(p, layer, FFN, name, "", out, e);
+    if (rc == 0)
+        rc = add_roots(p, layer, FFN_ACTIVE, name, ".active", out, e);
+    if (rc == 0)
+        rc = add_roots(p, layer, SHARED, shared, "", out, e);
+    return rc == 0 ? add_roots(p, layer, SHARED_ACTIVE, shared, ".active", out, e) : rc;
 }
 
 /* The root of the sum over j of sum[i * step + j * stride], for i in 0..n: L2 over the other entries of a matrix of channels. */

@@ -83,8 +83,7 @@ want "eval, prompts too long for the model" 1 "positions" "$N" eval ck --task te
 "$N" problems -n 30000 --split test -o many.jsonl
 "$N" eval ck --task many.jsonl --max-thought 20 --max-answer 8 -o part.jsonl >out 2>err &
 n=0
-until ls part.jsonl* >/dev/null 2>&1 || [ $n -ge 100 ]; do sleep 0.2; n=$((n + 1)); done # from then on Ctrl-C is listened to
-sleep 1
+until [ -n "$(find . -name 'part.jsonl*' -size +0)" ] || [ $n -ge 500 ]; do sleep 0.2; n=$((n + 1)); done
 kill -INT $! && wait $!
 check "eval, interrupted: exit status" $? -eq 130
 said "eval, interrupted: said so" "interrupted" out

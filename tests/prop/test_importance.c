@@ -256,7 +256,8 @@ static void watch_moe(oracle *o, int layer, int t, const double *x)
 static void watch_mamba(oracle *o, int layer, const double *xs)
 {
     const ns_layer *l = &o->a->layers[layer];
-    const int inner = l->width[NS_AXIS_MAMBA_HEADS] * l->width[NS_AXIS_MAMBA_HEAD_DIM], bc = 2 * o->a->n_groups * l->width[NS_AXIS_SSM_STATE];
+    const int inner = l->width[NS_AXIS_MAMBA_HEADS] * l->width[NS_AXIS_MAMBA_HEAD_DIM];
+    const int bc = 2 * o->a->n_groups * l->width[NS_AXIS_SSM_STATE];
     const int taps = o->a->conv_kernel;
     const matrix in = matrix_of(o, layer, NS_W_IN_PROJ, 0, NS_W_IN_PROJ_BIAS);
     const ns_real *cw = weight(o, layer, NS_W_CONV, 0), *cb = weight(o, layer, NS_W_CONV_BIAS, 0);
@@ -301,7 +302,8 @@ static void watch_head(oracle *o, const double *q, const double *k, const double
 
 static void watch_attention(oracle *o, int layer, const double *xs)
 {
-    const int heads = o->a->layers[layer].width[NS_AXIS_ATTN_HEADS], hd = o->a->head_dim, per_kv = heads / o->a->n_kv_heads, h = o->a->hidden_size;
+    const int heads = o->a->layers[layer].width[NS_AXIS_ATTN_HEADS], hd = o->a->head_dim, per_kv = heads / o->a->n_kv_heads;
+    const int h = o->a->hidden_size;
     const matrix wq = matrix_of(o, layer, NS_W_Q, 0, NS_W_Q_BIAS), wk = matrix_of(o, layer, NS_W_K, 0, NS_W_K_BIAS),
                  wv = matrix_of(o, layer, NS_W_V, 0, NS_W_V_BIAS);
     const size_t n = (size_t)o->n, kv = (size_t)wk.rows;
@@ -482,7 +484,8 @@ static void check_layer(const oracle *o, const ns_scores *s, int layer)
     check_roots(s, layer, "expert_ffn.active", o->acc[ACTIVE] + at, l->width[NS_AXIS_EXPERT_FFN]);
     check_roots(s, layer, "shared_ffn", o->acc[SHARED_UP] + at, l->width[NS_AXIS_SHARED_FFN]);
     check_roots(s, layer, "shared_ffn.active", o->acc[SHARED_ACTIVE] + at, l->width[NS_AXIS_SHARED_FFN]);
-    const float *reap = score(s, experts, "layers.%d.experts.reap", layer), *often = score(s, experts, "layers.%d.experts.frequency", layer);
+    const float *reap = score(s, experts, "layers.%d.experts.reap", layer);
+    const float *often = score(s, experts, "layers.%d.experts.frequency", layer);
     for (int i = 0; i < experts; i++) {
         near(reap, i, o->picked[at + i] > 0 ? o->routed[at + i] / o->picked[at + i] : 0, "experts.reap", layer);
         near(often, i, o->picked[at + i] / (double)o->tokens, "experts.frequency", layer);
@@ -862,7 +865,8 @@ static void reordered_by_its_scores(void **state)
     tiny_opts t = tiny_defaults();
     t.n_group = 2;
     ns_err e = { 0 };
-    char *dir = tiny_path(tiny_base, "ranked"), *out = tiny_path(tiny_base, "ranked-out"), *file = tiny_path(tiny_base, "ranked.safetensors");
+    char *dir = tiny_path(tiny_base, "ranked"), *out = tiny_path(tiny_base, "ranked-out");
+    char *file = tiny_path(tiny_base, "ranked.safetensors");
     if (tiny_make(dir, &t) != 0)
         abort();
     subject s = open_subject(dir);

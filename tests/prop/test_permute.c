@@ -361,7 +361,8 @@ static void other_spellings(void **state)
         char *dir = tiny_path(tiny_base, "fused"), *out = tiny_path(tiny_base, "fused-out"), *back = tiny_path(tiny_base, "fused-back");
         unsigned axes = NS_ORDERS_ALL;
         if (i == 3)
-            axes = 1u << NS_AXIS_EXPERTS | 1u << NS_AXIS_MAMBA_HEADS | 1u << NS_AXIS_MAMBA_HEAD_DIM | 1u << NS_AXIS_ATTN_HEADS | 1u << NS_AXIS_SSM_STATE;
+            axes = 1u << NS_AXIS_EXPERTS | 1u << NS_AXIS_MAMBA_HEADS | 1u << NS_AXIS_MAMBA_HEAD_DIM | 1u << NS_AXIS_ATTN_HEADS |
+                   1u << NS_AXIS_SSM_STATE;
         t.dtype = dtypes[i];
         t.n_group = 2;
         ns_ckpt_close(tiny_open(tiny_base, "fused", &t));
@@ -459,8 +460,8 @@ static void keep_dim(kept *k, const ns_arch *a, const ns_orders *o, const ns_cut
         keep_groups(k, o, layer, 0, a->n_group, NS_AXIS_EXPERTS, w[NS_AXIS_EXPERTS], full[NS_AXIS_EXPERTS], NS_AXIS_FIXED, 1, 1);
         return;
     case NS_DIM_Q:
-        keep_groups(k, o, layer, 0, a->n_kv_heads, NS_AXIS_ATTN_HEADS, w[NS_AXIS_ATTN_HEADS], full[NS_AXIS_ATTN_HEADS], NS_AXIS_FIXED, a->head_dim,
-                    a->head_dim);
+        keep_groups(k, o, layer, 0, a->n_kv_heads, NS_AXIS_ATTN_HEADS, w[NS_AXIS_ATTN_HEADS], full[NS_AXIS_ATTN_HEADS], NS_AXIS_FIXED,
+                    a->head_dim, a->head_dim);
         return;
     case NS_DIM_MAMBA_HEADS:
         keep_groups(k, o, layer, 0, g, NS_AXIS_MAMBA_HEADS, w[NS_AXIS_MAMBA_HEADS], heads, NS_AXIS_FIXED, 1, 1);
@@ -574,7 +575,8 @@ static void sizes_hold_what_ranks_first(void **state)
 
 static ns_tensor scores(const char *name, int n, const float *x)
 {
-    return (ns_tensor){ .name = name, .dtype = NS_F32, .n_dims = 1, .shape = { n }, .data = (const uint8_t *)x, .bytes = (size_t)n * sizeof *x };
+    const size_t bytes = (size_t)n * sizeof *x;
+    return (ns_tensor){ .name = name, .dtype = NS_F32, .n_dims = 1, .shape = { n }, .data = (const uint8_t *)x, .bytes = bytes };
 }
 
 static ns_store *write_scores(const ns_tensor *t, size_t n)
