@@ -1,33 +1,7 @@
 #!/bin/sh
 # Tests of nestar train and nestar plot: train.sh PATH-OF-NESTAR. Tiny models, a few steps each.
-# Prints "ok NAME" or "not ok NAME" with what was wrong, and a count; exit status 1 if anything failed.
-[ $# -eq 1 ] || { echo "usage: $0 PATH-OF-NESTAR" >&2; exit 2; }
-case $1 in /*) N=$1 ;; *) N=$PWD/$1 ;; esac
-[ -x "$N" ] || { echo "$0: $N is not there" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/nestar-train.XXXXXX") || exit 2
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 2
-export LC_ALL=C
-passed=0 failed=0
-
-ok() { passed=$((passed + 1)); echo "ok $1"; }
-bad() { failed=$((failed + 1)); echo "not ok $1: $2"; sed 's/^/    /' err 2>/dev/null | head -5; }
-# want NAME STATUS PATTERN COMMAND..: exit status, and a pattern in what it printed (out and err)
-want() {
-    name=$1 status=$2 pattern=$3
-    shift 3
-    "$@" >out 2>err </dev/null
-    got=$?
-    if [ $got -ne "$status" ]; then bad "$name" "exit status $got, expected $status"
-    elif [ -n "$pattern" ] && ! cat out err | grep -q -e "$pattern"; then bad "$name" "no \"$pattern\" in the output"
-    else ok "$name"; fi
-}
-said() { if grep -q -e "$2" "$3"; then ok "$1"; else bad "$1" "no \"$2\" in $3"; fi; }
-same() { if cmp -s "$2" "$3"; then ok "$1"; else bad "$1" "$2 and $3 differ"; fi; }
-check() { name=$1; shift; if [ "$@" ]; then ok "$name"; else bad "$name" "not: $*"; fi; }
-absent() { if [ -e "$2" ] || [ -e "$2.partial" ]; then bad "$1" "$2 or $2.partial is there"; else ok "$1"; fi; }
+. "$(dirname "$0")/lib.sh"
+unset NS_CPU NS_THREADS
 number() { sed -n "${2}s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" "$3"; } # number KEY LINE FILE
 
 # ---------------------------------------------------------------- what the tests work on
@@ -167,5 +141,4 @@ want "plot: not a log" 1 "plain.txt:1" sh -c 'echo x >plain.txt; "$1" plot plain
 want "plot: no such log" 1 "nothing.jsonl" "$N" plot nothing.jsonl
 want "plot: other pictures" 2 "neither .svg nor .png" "$N" plot a.train/log.jsonl -o x.gif
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish
