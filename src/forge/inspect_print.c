@@ -155,16 +155,17 @@ static void print_families(const json_t *list, FILE *out)
     char text[32];
     if (json_array_size(list) == 0)
         return;
-    fprintf(out, "\nweights by format, GiB (quantised with the published exclusions)\n  %-8s %10s %10s ", "", "one nested", "separate");
-    json_object_foreach(json_object_get(json_array_get(list, 0), "sizes"), name, bytes) fprintf(out, " %9s", name);
+    fprintf(out, "\nweights by format (quantised with the published exclusions)\n  %-8s %11s %11s ", "", "one nested", "separate");
+    json_object_foreach(json_object_get(json_array_get(list, 0), "sizes"), name, bytes) fprintf(out, " %11s", name);
     fputc('\n', out);
     json_array_foreach(list, i, f) {
-        const json_t *separate = json_object_get(f, "separate_bytes");
-        snprintf(text, sizeof text, "%.2f", get_real(f, "separate_bytes") / 0x1p30);
-        fprintf(out, "  %-8s %10.2f %10s ", get_str(f, "format"), get_real(f, "nested_bytes") / 0x1p30, json_is_null(separate) ? "-" : text);
+        size_text(get_real(f, "nested_bytes"), text);
+        fprintf(out, "  %-8s %11s", get_str(f, "format"), text);
+        size_text(get_real(f, "separate_bytes"), text);
+        fprintf(out, " %11s ", json_is_null(json_object_get(f, "separate_bytes")) ? "-" : text);
         json_object_foreach(json_object_get(f, "sizes"), name, bytes) {
-            snprintf(text, sizeof text, "%.2f", (double)json_number_value(bytes) / 0x1p30);
-            fprintf(out, " %9s", json_is_null(bytes) ? "-" : text);
+            size_text(json_number_value(bytes), text);
+            fprintf(out, " %11s", json_is_null(bytes) ? "-" : text);
         }
         fputc('\n', out);
     }

@@ -146,11 +146,41 @@ static int explicit_cut(const ns_arch *a, const char *text, ns_cut *out, ns_err 
 
 /* ---- */
 
-/* What the router gives for a budget; the name is a variant's where it is the same cut. */
-static int routed(const ns_arch *a, const ns_variants *v, double share, ns_cut *out, const char **name, ns_err *e)
+/* The cost of a cut as a share of the full model's, in what the router counts; 0 for memory, which depends on more than the cut. */
+static int share_of(const ns_arch *a, const ns_variants *v, const ns_cut *cut, double *out, ns_err *e)
 {
-    if (ns_router_cut(a, v->router, share, out, e) < 0)
+    const bool total = strcmp(v->router->target, "total") == 0;
+    ns_cost c, full;
+    *out = 0;
+    if (strcmp(v->router->target, "memory") == 0)
+        return 0;
+    if (ns_cut_cost(a, cut, NULL, NULL, &c, e) < 0 || ns_cut_cost(a, &v->v[0].cut, NULL, NULL, &full, e) < 0)
         return -1;
+    *out = total ? (double)c.params_total / (double)full.params_total : (double)c.params_active / (double)full.params_active;
+    return 0;
+}
+
+static bool is_trained(const ns_router *r, double share)
+{
+    for (int i = 0; i < r->n_budgets; i++)
+        if (r->budget[i] == share)
+            return true;
+    return false;
+}
+
+/* What the router gives for a budget; the name is a variant's where it is the same cut. *found: is it a trained budget's size, or within
+ * the budget by the 5 % that routers are trained to? One far from the trained ones is answered with the nearest, which may cost more. */
+static int routed(const ns_arch *a, const ns_variants *v, double share, ns_cut *out, const char **name, bool *found, ns_err *e)
+{
+    double is;
+    if (ns_router_cut(a, v->router, share, out, e) < 0 || share_of(a, v, out, &is, e) < 0)
+        return -1;
+    *found = is <= share * 1.05 || is_trained(v->router, share);
+    if (!*found) {
+        ns_cut_release(out);
+        *out = (ns_cut){ 0 };
+        return 0;
+    }
     for (int i = v->n - 1; i >= 0; i--)
         if (ns_cut_equal(&v->v[i].cut, out))
             *name = v->v[i].name;
@@ -165,8 +195,13 @@ static int named(const ns_arch *a, const ns_variants *v, const char *text, ns_cu
     bool is_share = !found && *text && !*end;
     if (is_share && !(share > 0 && share <= 1))
         return ns_fail(e, NS_EINVAL, "a budget is a share of the full model's cost, over 0 and up to 1");
-    if (is_share && v->router && v->router->has_weights)
-        return routed(a, v, share, out, name, e);
+    if (is_share && v->router && v->router->has_weights) {
+        bool within = false;
+        if (routed(a, v, share, out, name, &within, e) < 0)
+            return -1;
+        if (within)
+            return 0;
+    }
     if (is_share && by_budget(a, v, share, &found, e) < 0)
         return -1;
     if (!found) {

@@ -79,6 +79,13 @@ mkdir bare && cp ck/config.json ck/model.safetensors bare/
 want "eval, no text files" 1 "tokenizer.json" "$N" eval bare --task test.jsonl
 want "eval, prompts too long for the model" 1 "positions" "$N" eval ck --task test.jsonl --max-thought 5000
 
+# The bundled model does what docs/RESULTS.md says of it: nine in ten with thinking, at every size; also at a size of the router's.
+"$N" problems -n 40 --seed 9 --split test -o bundled.jsonl
+env -u NS_CPU -u NS_THREADS "$N" eval "$demo/model" --task bundled.jsonl --sizes full,medium,small,0.65 --json >out 2>err
+check "the bundled model answers" "$(grep -c '"correct": \(3[4-9]\|40\),*$' out)" -ge 3
+said "a budget between its sizes" '"size": "0.65"' out
+want "a budget below them" 1 "no size is that small" "$N" run "$demo/model" --size 0.3 -p x
+
 # Ctrl-C: what is done is counted.
 "$N" problems -n 30000 --split test -o many.jsonl
 "$N" eval ck --task many.jsonl --max-thought 20 --max-answer 8 -o part.jsonl >out 2>err &
