@@ -76,14 +76,14 @@ def seed_figures(plan, s):
             put(f"scratch/{name}/ce", curve[-1][1])
             put(f"scratch/{name}/tokens", tokens_to_reach(curve, out[f"nested/{name}/ce"]))
             put(f"scratch/{name}/last", curve[-1][0])
-    for step, key in (("uniform", "uniform"), ("two-stages", "two")):
-        if ready(step):
-            for name, z in held(folder(step)).items():
-                put(f"{key}/{name}/ce", z["ce"])
-                put(f"{key}/{name}/share", z["share"])
+    if ready("uniform"):
+        for name, z in held(folder("uniform")).items():
+            put(f"uniform/{name}/ce", z["ce"])
+            put(f"uniform/{name}/share", z["share"])
     if ready("two-stages"):
-        for name, z in held(folder("two-stages"), "long").items():
-            put(f"two/{name}/long", z["ce"])
+        for part, key in (("held", "ce"), ("long", "long")):
+            for name, z in held(folder("two-stages"), part).items():
+                put(f"two/{name}/{key}", z["ce"])
     for step, names in (("width-depth", ("width", "depth")), ("rankings", ("importance", "random", "reap", "frequency"))):
         for name in names if ready(step) else ():
             z = held(folder(step), name)[name]
