@@ -218,7 +218,7 @@ static void trains_and_answers_budgets(void **state)
         run_at(en, info.name, other);
         assert_true((memcmp(full, other, sizeof full) == 0) == (strcmp(info.name, "full") == 0));
     }
-    run_at(en, "0.65", other);
+    run_at(en, "0.9", other);
     ns_engine_close(en);
     free(out);
 }
