@@ -6,6 +6,7 @@
 int ns_cmd_bench(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
 int ns_cmd_elastify(int argc, char **argv);
+int ns_cmd_compare(int argc, char **argv);
 int ns_cmd_eval(int argc, char **argv);
 int ns_cmd_export(int argc, char **argv);
 int ns_cmd_import(int argc, char **argv);

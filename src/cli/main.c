@@ -26,6 +26,7 @@ static const struct {
     { "train", "train a model, from scratch or from a checkpoint", ns_cmd_train },
     { "elastify", "train all sizes of a nested checkpoint together", ns_cmd_elastify },
     { "plot", "curves of training logs", ns_cmd_plot },
+    { "compare", "how far two checkpoints, formats or sizes are apart on a text", ns_cmd_compare },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },

@@ -350,9 +350,21 @@ absent "refused runs leave nothing" x
 rm nested/router.safetensors
 want "a router without weights" 1 "router.safetensors: not there" "$N" inspect nested
 
+sed 's/"vocab_size": 288/"vocab_size": 300/' moe.json >moe3.json
+want "synth of another vocabulary" 0 "" "$N" synth moe3.json -o moe3 --dtype f32
 cat config.json nest.json >book
 want "bench" 0 "small" "$N" bench ck -s full -s small -p 16 -n 2 -r 1
 want "bench --json" 0 '"sizes"' "$N" bench ck -s small -p 0 -n 1 --json
+want "compare: a model with itself" 0 "^full  *0.000000  *0.0000 100.00 %" "$N" compare ck --data book --size full --limit 200
+want "compare: its sizes" 0 "^small  *[0-9.]*[1-9]" "$N" compare ck --data book --limit 100 --layers
+want "compare: a quantised copy" 0 '"kl"' "$N" compare ck q-fp8 --data book --limit 100 --size mid --size-a mid --json
+printf '{"text": "hello"}\n{"messages": [{"role": "user", "content": "Hi"}]}\n{"prompt": "a", "completion": "b"}\n' >docs.jsonl
+want "compare: JSONL" 0 "^full" "$N" compare ck --data docs.jsonl --size full
+echo '{"words": 1}' >>docs.jsonl
+want "compare: a bad line" 1 "docs.jsonl: line 4" "$N" compare ck --data docs.jsonl
+want "compare: other vocabulary" 1 "vocabular" "$N" compare ck moe3 --data book
+want "compare: no data" 2 "data" "$N" compare ck
+
 want "score" 0 "^small  *[0-9]" "$N" score ck --text book --size full --size small --context 128
 want "score --json" 0 '"perplexity"' "$N" score ck --text book --json --limit 200
 "$N" score ck --text book --json --limit 200 --context 200 2>err | grep nll >a
