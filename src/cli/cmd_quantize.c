@@ -42,7 +42,7 @@ static const char doc[] =
     "Examples:\n"
     "  nestar quantize nano/ --format nvfp4 -o nano-nvfp4\n"
     "  nestar quantize nano/ --format nvfp4 --search --keep 'backbone.layers.0.*' -o nano-nvfp4\n"
-    "  nestar quantize nano/ --format fp8 --calib stats.safetensors --kv fp8 -o nano-fp8";
+    "  nestar quantize nano/ --format fp8 --calib calib.safetensors --kv fp8 -o nano-fp8";
 
 static void keep(struct argp_state *s, args *a, const char *pattern)
 {
