@@ -84,10 +84,14 @@ static error_t parse(int key, char *arg, struct argp_state *s)
 static int report(const args *a, const ns_quantize_report *r, ns_err *e)
 {
     const double error = r->sum_squares > 0 ? sqrt(r->sum_error / r->sum_squares) : 0;
-    if (a->json)
-        return ns_cli_json(json_pack("{s:s, s:I, s:I, s:f, s:I, s:I}", "format", a->o.format, "tensors", (json_int_t)r->n_tensors, "weights",
-                                     (json_int_t)r->n_weights, "relative_error", error, "bytes_in", (json_int_t)r->bytes_in, "bytes_out",
-                                     (json_int_t)r->bytes_out), true, e);
+    if (a->json) {
+        json_t *o = json_pack("{s:s, s:I, s:I, s:f, s:I, s:I}", "format", a->o.format, "tensors", (json_int_t)r->n_tensors, "weights",
+                              (json_int_t)r->n_weights, "relative_error", error, "bytes_in", (json_int_t)r->bytes_in, "bytes_out",
+                              (json_int_t)r->bytes_out);
+        int rc = ns_cli_json(o, true, e);
+        json_decref(o);
+        return rc;
+    }
     printf("%s: %lld matrices, %lld weights, relative error %.4f (root of squared error over squared weights)\n"
            "%.3f GB of %.3f GB\n", a->out, (long long)r->n_tensors, (long long)r->n_weights, error, (double)r->bytes_out / 1e9,
            (double)r->bytes_in / 1e9);
