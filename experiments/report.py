@@ -254,6 +254,17 @@ def between(text, name, body):
     return text[:a] + "\n" + body + "\n" + text[b:]
 
 
+def put_in_page(page, tables):
+    """tables: {marker: lines}."""
+    with open(page, encoding="utf-8") as f:
+        text = f.read()
+    for name, lines in tables.items():
+        text = between(text, name, "\n".join(lines))
+    with open(page + ".partial", "w", encoding="utf-8") as f:
+        f.write(text)
+    os.rename(page + ".partial", page)
+
+
 def summary(results):
     hours = sum(s["seconds"] for s in results["steps"].values()) / 3600
     tokens = sum(s["tokens"] for s in results["steps"].values()) * results["scale"]
@@ -272,14 +283,7 @@ def write(plan, docs):
     page = os.path.join(docs, "RESULTS.md")
     if not os.path.exists(page):
         shutil.copyfile(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "RESULTS.md"), page)
-    with open(page, encoding="utf-8") as f:
-        text = f.read()
-    text = between(text, "summary", summary(results))
-    for name, lines in Table(results).all(plan).items():
-        text = between(text, name, "\n".join(lines))
-    with open(page + ".partial", "w", encoding="utf-8") as f:
-        f.write(text)
-    os.rename(page + ".partial", page)
+    put_in_page(page, {"summary": [summary(results)], **Table(results).all(plan)})
     if shutil.which("gnuplot"):
         plots(plan, results, os.path.join(docs, "plots"))
     else:

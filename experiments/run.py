@@ -220,21 +220,11 @@ class Seed:
 
     def width_depth(self):
         def run(here, need):
-            for name, cut in self.equal_cuts(here, depth_order(need["orders"] + "/stats.safetensors", here.dry)).items():
+            for name, cut in equal_cuts(here, CONFIG, AXES, depth_order(need["orders"] + "/stats.safetensors", here.dry)).items():
                 self.before_and_after(here, need, need["orders"] + "/ranked", name, cut)
 
         self.add("width-depth", f"{100 * (1 - FEWER):.0f} % fewer parameters by width, and by depth", run, ["orders"], 2 * SHORT * KD,
                  [self.steps(SHORT), FEWER])  # fmt: skip
-
-    def equal_cuts(self, here, order):
-        """The depth cut nearest to FEWER of all parameters, and the width cut nearest to that one."""
-        n, full = self.plan.config["num_hidden_layers"], {axis: widths[0] for axis, widths in AXES.items()}
-        depths = {f"d{k}": {"layers": sorted(set(range(n)) - set(order[:k]))} for k in range(1, n // 2)}
-        widths = {f"w{r}": {axis: 2 * round(w * r / 200) for axis, w in full.items()} for r in range(60, 98)}
-        total = {k: t for k, (t, _) in nestar.costs(here, CONFIG, {**depths, **widths}, "costs.json").items()}
-        depth = min(depths, key=lambda k: abs(total[k] / total["full"] - FEWER))
-        width = min(widths, key=lambda k: abs(total[k] - total[depth]))
-        return {"depth": depths[depth], "width": widths[width]}
 
     # ---- orders ----
 
@@ -245,6 +235,18 @@ class Seed:
 
         self.add("rankings", "one cut by importance and by chance; half of the experts by REAP and by frequency", run, ["orders"],
                  len(ORDERS) * SHORT * KD, [self.steps(SHORT), ORDERS])  # fmt: skip
+
+
+def equal_cuts(here, config, axes, order):
+    """The depth cut nearest to FEWER of all parameters, and the width cut nearest to that one."""
+    with open(config, encoding="utf-8") as f:
+        n = json.load(f)["num_hidden_layers"]
+    depths = {f"d{k}": {"layers": sorted(set(range(n)) - set(order[:k]))} for k in range(1, n // 2)}
+    widths = {f"w{r}": {axis: 2 * round(w[0] * r / 200) for axis, w in axes.items()} for r in range(60, 98)}
+    total = {k: t for k, (t, _) in nestar.costs(here, config, {**depths, **widths}, "costs.json").items()}
+    depth = min(depths, key=lambda k: abs(total[k] / total["full"] - FEWER))
+    width = min(widths, key=lambda k: abs(total[k] - total[depth]))
+    return {"depth": depths[depth], "width": widths[width]}
 
 
 def depth_order(path, dry):
