@@ -92,14 +92,17 @@ static int set_type_keys(json_t *o, const char *name)
     return rc;
 }
 
-/* The config of plain weights. Readers differ in which key they look at, so none may be left with the old type. */
-static int state_type(json_t *cfg, const char *plain)
+/* The config of plain weights. Readers differ in which key they look at, so none may be left with the old type.
+ * transformers takes time_step_min, 0.001 where it is absent, as the lower bound of dt in a prompt, though not in decoding, and nothing
+ * trained or served the weights so: with a bound that no dt meets all agree. (Not 0: its logarithm is taken.) */
+static int state_type(json_t *cfg, const ns_arch *a, const char *plain)
 {
     const char *name = strcmp(plain, "F32") == 0 ? "float32" : strcmp(plain, "F16") == 0 ? "float16" : "bfloat16";
     json_t *text = (json_t *)(uintptr_t)ns_config_text(cfg); /* of a config that is ours */
     json_object_del(cfg, "quantization_config");
     json_object_del(text, "quantization_config");
     int rc = json_object_get(text, "dtype") ? 0 : json_object_set_new(text, "torch_dtype", json_string(name));
+    rc |= json_object_set_new(text, "time_step_min", json_real(a->dt_min > 1e-20 ? (double)a->dt_min : 1e-20));
     return rc | set_type_keys(text, name) | set_type_keys(cfg, name);
 }
 
@@ -107,7 +110,7 @@ static int write_config(const ns_ckpt *c, const ns_cut *cut, const char *plain, 
 {
     json_t *cfg = ns_cut_config(c->arch, cut, e);
     int rc = cfg ? 0 : -1;
-    if (rc == 0 && plain && state_type(cfg, plain) != 0)
+    if (rc == 0 && plain && state_type(cfg, c->arch, plain) != 0)
         rc = ns_fail(e, NS_ENOMEM, "%s: out of memory", dir);
     json_t *q = json_object_get(cfg, "quantization_config");
     if (q)

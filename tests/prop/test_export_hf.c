@@ -183,6 +183,8 @@ static void config_is_that_of_plain_weights(void **state)
     assert_null(json_object_get(s->arch->config, "auto_map"));
     for (int i = 0; i < 2; i++)
         assert_string_equal(json_string_value(json_object_get(s->arch->config, keys[i])), "float32");
+    const double least_dt = json_real_value(json_object_get(s->arch->config, "time_step_min")); /* absent would be 0.001 to transformers */
+    assert_true(least_dt > 0 && least_dt < 1e-15);
     assert_false(s->variants.assumed);
     assert_string_equal(s->variants.v[0].name, "full");
     ns_cut_release(&full);
