@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare logits with Hugging Face transformers, in float32 on the CPU.
 
-    python tools/check_slice_hf.py DIR_SLICE IDS_FILE LOGITS.safetensors [--tol 1e-4]
+    python tools/check_slice_hf.py DIR_SLICE IDS_FILE LOGITS.safetensors [--tol 1e-4] [--as-stored]
 
 DIR_SLICE  a checkpoint folder (config.json, model.safetensors or shards); FP8, NVFP4
            and BF16 weights are decoded first, activations are never quantised
@@ -9,6 +9,10 @@ IDS_FILE   the prompt's token ids, separated by white space or commas
 LOGITS     a file with a tensor `logits` [k, vocab] (or [1, k, vocab], or [vocab]).
            If it also has `positions` [k], row r belongs to position positions[r];
            otherwise the rows are the last k positions of the prompt
+
+With --as-stored the folder is loaded as any user would load it, by
+AutoModelForCausalLM.from_pretrained(DIR), and nothing is decoded or renamed here:
+that is for folders of `nestar export --to hf --dtype`.
 
 Prints max |a-b| / max |b| (b: transformers).  Exit status 1 if that is above --tol or
 not a number, 2 if the files do not fit together.
@@ -28,12 +32,27 @@ def fail(message):
     sys.exit(2)
 
 
+def load_as_stored(folder):
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", attn_implementation="eager", experts_implementation="eager", output_loading_info=True
+    )
+    bad = {k: sorted(v)[:4] for k, v in info.items() if v}
+    if bad:
+        fail(f"transformers did not load every tensor: {bad}")
+    if {p.dtype for p in model.parameters()} != {torch.float32}:
+        fail(f"parameters of {sorted({str(p.dtype) for p in model.parameters()})}, expected float32")
+    return model.eval()
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("dir_slice")
     ap.add_argument("ids_file")
     ap.add_argument("logits")
     ap.add_argument("--tol", type=float, default=1e-4, help="largest accepted relative error (default 1e-4)")
+    ap.add_argument("--as-stored", action="store_true", help="load the folder with from_pretrained and nothing else")
     ap.add_argument("--threads", type=int, default=1)
     args = ap.parse_args()
     torch.set_num_threads(args.threads)
@@ -59,7 +78,7 @@ def main():
     if len(rows) != got.shape[0] or int(rows.min()) < 0 or int(rows.max()) >= len(ids):
         fail(f"{got.shape[0]} rows of logits do not fit {len(ids)} ids")
 
-    model = hf_oracle.load_model(args.dir_slice)
+    model = load_as_stored(args.dir_slice) if args.as_stored else hf_oracle.load_model(args.dir_slice)
     vocab = model.config.vocab_size
     if min(ids) < 0 or max(ids) >= vocab:
         fail(f"ids outside 0..{vocab - 1}")

@@ -20,7 +20,7 @@ static const struct {
     { "importance", "how much each channel, head, expert and layer does on real text", ns_cmd_importance },
     { "permute", "reorder a checkpoint by importance, so that sizes are prefixes", ns_cmd_permute },
     { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
-    { "export", "write one size as GGUF, for llama.cpp", ns_cmd_export },
+    { "export", "write one size for another engine: a Hugging Face folder or GGUF", ns_cmd_export },
     { "import", "a GGUF file to a Hugging Face folder", ns_cmd_import },
     { "synth", "make a checkpoint of random weights from a config.json", ns_cmd_synth },
     { "train", "train a model, from scratch or from a checkpoint", ns_cmd_train },

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/config.h"
 #include "base/file.h"
 #include "forge/formats.h"
 
@@ -80,15 +81,43 @@ int ns_folder_copy_nest(const char *from, const char *to, ns_err *e)
     return copy_present(from, to, names, sizeof names / sizeof *names, e);
 }
 
-static int write_config(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e)
+/* Sets those of the keys that state the type which are there. */
+static int set_type_keys(json_t *o, const char *name)
+{
+    static const char *const keys[] = { "dtype", "torch_dtype" };
+    int rc = 0;
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(o, keys[i]))
+            rc |= json_object_set_new(o, keys[i], json_string(name));
+    return rc;
+}
+
+/* The config of plain weights. Readers differ in which key they look at, so none may be left with the old type.
+ * transformers takes time_step_min, 0.001 where it is absent, as the lower bound of dt in a prompt, though not in decoding, and nothing
+ * trained or served the weights so: with a bound that no dt meets all agree. (Not 0: its logarithm is taken.) */
+static int state_type(json_t *cfg, const ns_arch *a, const char *plain)
+{
+    const char *name = strcmp(plain, "F32") == 0 ? "float32" : strcmp(plain, "F16") == 0 ? "float16" : "bfloat16";
+    json_t *text = (json_t *)(uintptr_t)ns_config_text(cfg); /* of a config that is ours */
+    json_object_del(cfg, "quantization_config");
+    json_object_del(text, "quantization_config");
+    int rc = json_object_get(text, "dtype") ? 0 : json_object_set_new(text, "torch_dtype", json_string(name));
+    rc |= json_object_set_new(text, "time_step_min", json_real(a->dt_min > 1e-20 ? (double)a->dt_min : 1e-20));
+    return rc | set_type_keys(text, name) | set_type_keys(cfg, name);
+}
+
+static int write_config(const ns_ckpt *c, const ns_cut *cut, const char *plain, const char *dir, ns_err *e)
 {
     json_t *cfg = ns_cut_config(c->arch, cut, e);
     int rc = cfg ? 0 : -1;
+    if (rc == 0 && plain && state_type(cfg, c->arch, plain) != 0)
+        rc = ns_fail(e, NS_ENOMEM, "%s: out of memory", dir);
     json_t *q = json_object_get(cfg, "quantization_config");
     if (q)
         rc = ns_formats_renumber(q, c->arch, cut, e);
     if (rc == 0) {
         ns_formats_drop_mtp(cfg);
+        json_object_del(cfg, "auto_map"); /* names Python files beside the config, which are not copied */
         rc = ns_folder_json(dir, "config.json", cfg, e);
     }
     json_decref(cfg);
@@ -107,10 +136,10 @@ static int write_hf_quant(const ns_ckpt *c, const ns_cut *cut, const char *dir, 
     return rc;
 }
 
-int ns_folder_describe(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e)
+int ns_folder_describe(const ns_ckpt *c, const ns_cut *cut, const char *plain, const char *dir, ns_err *e)
 {
-    int rc = write_config(c, cut, dir, e);
-    if (rc == 0)
+    int rc = write_config(c, cut, plain, dir, e);
+    if (rc == 0 && !plain)
         rc = write_hf_quant(c, cut, dir, e);
     return rc == 0 ? ns_folder_copy_text(c->dir, dir, e) : rc;
 }

@@ -10,8 +10,9 @@ int ns_folder_json(const char *dir, const char *name, const json_t *v, ns_err *e
 /* Copies the tokenizer's files, the chat template and generation_config.json, those that are there. */
 int ns_folder_copy_text(const char *from, const char *to, ns_err *e);
 /* All of a checkpoint folder but the weights, for a cut of `c`: config.json, the quantisation config, the text files. Layers and
- * experts are renumbered; multi-token prediction is left out. */
-int ns_folder_describe(const ns_ckpt *c, const ns_cut *cut, const char *dir, ns_err *e);
+ * experts are renumbered; multi-token prediction is left out. `plain`: "F32", "BF16" or "F16" where all weights are written as that: then the
+ * config says so and there is no quantisation config; else NULL. */
+int ns_folder_describe(const ns_ckpt *c, const ns_cut *cut, const char *plain, const char *dir, ns_err *e);
 /* What was written must open: headers only, so this is cheap. */
 int ns_folder_check(const char *dir, ns_err *e);
 /* Copies nest.json and the router's weights, those that are there: for results that keep every axis as it was. */

@@ -171,6 +171,7 @@ static int complete(reader *r)
     json_object_del(inside, "layers_block_type");
     json_object_del(inside, "quantization_config");
     json_object_del(inside, "text_config");
+    json_object_del(inside, "auto_map"); /* would name code */
     int rc = json_is_object(inside) ? json_object_update(inside, r->cfg) : ns_fail(r->e, NS_EFORMAT, "key \"" NS_GGUF_CONFIG_KEY "\" is no object");
     if (rc == 0) {
         json_decref(r->cfg);
@@ -266,6 +267,8 @@ static int add_tokens(const ns_gguf *g, json_t *vocab, json_t *added, ns_err *e)
             return -1;
         if (type == TOKEN_UNUSED)
             continue;
+        if (memchr(s, 0, n))
+            return ns_fail(e, NS_EFORMAT, "tokenizer.ggml.tokens: entry %llu holds a NUL", (unsigned long long)i);
         char *text = strndup(s, n);
         int rc = !text ? -1 : type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED
             ? json_array_append_new(added, json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content", text, "special",

@@ -200,10 +200,8 @@ int ns_gguf_put_vocab(ns_gguf_writer *w, const char *dir, const ns_arch *a, cons
     vocab v = { .n = a->vocab_size, .path = path.data, .e = e };
     int rc = path.failed || config.failed ? ns_fail(e, NS_ENOMEM, "%s: out of memory", dir) : 0;
     const bool there = rc == 0 && ns_file_exists(path.data);
-    if (rc == 0 && !there) {
+    if (rc == 0 && !there)
         ns_gguf_put_str(w, "tokenizer.ggml.model", "no_vocab", 8);
-        ns_gguf_put_u32(w, "nemotron_h.vocab_size", (uint32_t)a->vocab_size);
-    }
     if (there)
         rc = (v.tokenizer = ns_json_open(path.data, false, e)) ? 0 : -1;
     if (there && rc == 0 && ns_file_exists(config.data))

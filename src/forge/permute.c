@@ -332,7 +332,7 @@ static int write_folder(permuter *s, const char *dir, const ns_permute_opts *o)
     ns_cut full;
     if (ns_cut_full(s->c->arch, &full, s->e) != 0)
         return -1;
-    int rc = ns_folder_describe(s->c, &full, dir, s->e);
+    int rc = ns_folder_describe(s->c, &full, NULL, dir, s->e);
     ns_cut_release(&full);
     if (rc == 0)
         rc = copy_nest(s, dir);

@@ -1,11 +1,14 @@
 #include "forge/slice.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "forge/cut_rows.h"
 #include "forge/folder.h"
 #include "store/writer.h"
+#include "tensor/format.h"
 
 enum { MAX_SLICE_DIMS = 4, BUFFER = 1 << 20, N_DIM_IDS = NS_DIM_LATENT + 1 };
 
@@ -16,6 +19,8 @@ typedef struct item {
     ns_segs segs[MAX_SLICE_DIMS];
     size_t pitch[MAX_SLICE_DIMS];       /* bytes of one entry of the dimension */
     bool whole_inside[MAX_SLICE_DIMS];  /* every dimension further in is kept whole */
+    int layer, expert;                  /* the weight, for decoding; of fused experts the first */
+    ns_role role;
 } item;
 
 typedef struct slicer {
@@ -29,6 +34,11 @@ typedef struct slicer {
     ns_segs segs[N_DIM_IDS];
     uint8_t *buffer;          /* BUFFER bytes: rows may be short */
     size_t fill;
+    bool decode;              /* weights are written as `plain` instead of as stored */
+    ns_dtype plain;
+    float *row;               /* decoding: the widest row, and as it is written */
+    uint8_t *stored;
+    int widest;
     ns_arena arena;
     ns_err *e;
 } slicer;
@@ -154,6 +164,12 @@ static item *add_item(slicer *s, const ns_tensor *t)
     return &s->items[s->n++];
 }
 
+/* The correction decides between experts by small differences: it is F32 in every published type. */
+static ns_dtype written_type(const slicer *s, const item *it)
+{
+    return !s->decode ? it->t->dtype : it->role == NS_W_GATE_CORRECTION ? NS_F32 : s->plain;
+}
+
 static int declare(slicer *s, const item *it, int layer, int expert)
 {
     char name[512];
@@ -162,7 +178,7 @@ static int declare(slicer *s, const item *it, int layer, int expert)
     for (int d = 0; d < it->n_dims; d++)
         shape[d] = it->segs[d].total;
     new_name(s, it->t->name, layer, expert, name, sizeof name);
-    return ns_writer_declare(s->w, name, it->t->dtype, it->t->n_dims, shape, s->e);
+    return ns_writer_declare(s->w, name, written_type(s, it), it->t->n_dims, shape, s->e);
 }
 
 /* unit 0: a per-tensor scale. */
@@ -172,6 +188,11 @@ static int plan_tensor(slicer *s, const ns_tensor *t, const ns_bound *b, int lay
         return 0;
     bool fused = b->expert_index >= 0;
     item *it = add_item(s, t);
+    if (it) {
+        it->layer = layer;
+        it->expert = expert;
+        it->role = r;
+    }
     if (!it || (unit ? plan_dims(s, it, layer, r, fused, unit) : plan_scalar(s, it, layer, fused)) != 0)
         return -1;
     return declare(s, it, layer, fused || !ns_weight_get(r)->per_expert ? -1 : expert);
@@ -185,6 +206,10 @@ static int plan_weight(void *ctx, int layer, ns_role r, int expert)
         return 0;
     if (ns_weight_get(r)->per_expert && b->expert_index < 0 && !ns_cut_has_expert(s->c->arch, s->cut, layer, expert))
         return 0;
+    if (s->decode) { /* in elements, and no scales */
+        s->widest = b->mat.cols > s->widest ? b->mat.cols : s->widest;
+        return plan_tensor(s, b->tensor, b, layer, r, expert, 1);
+    }
     const bool blocks = b->mat.dtype == NS_NVFP4;
     return plan_tensor(s, b->tensor, b, layer, r, expert, blocks ? 2 : 1) != 0 ||
            plan_tensor(s, b->scale, b, layer, r, expert, blocks ? 16 : 0) != 0 ||
@@ -231,14 +256,76 @@ static int copy_dim(slicer *s, const item *it, int d, const uint8_t *p)
     return 0;
 }
 
-static int copy_items(slicer *s)
+/* ---- decoding ---- */
+
+static int find_type(const char *name, ns_dtype *out, ns_err *e)
+{
+    static const struct { const char *name; ns_dtype dtype; } types[] = { { "f32", NS_F32 }, { "bf16", NS_BF16 }, { "f16", NS_F16 } };
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, types[i].name) == 0) {
+            *out = types[i].dtype;
+            return 0;
+        }
+    return ns_fail(e, NS_EINVAL, "unknown type \"%.100s\": f32, bf16 or f16", name);
+}
+
+/* false: an entry is none of the type's finite numbers. */
+static bool to_plain(const float *x, int n, ns_dtype t, uint8_t *out)
+{
+    const uint16_t exponent = t == NS_F16 ? 0x7c00 : 0x7f80;
+    bool fits = true;
+    for (int i = 0; t == NS_F32 && i < n; i++)
+        fits = fits && isfinite(x[i]);
+    if (t == NS_F32)
+        memcpy(out, x, (size_t)n * sizeof *x);
+    for (int i = 0; t != NS_F32 && i < n; i++) {
+        const uint16_t h = t == NS_F16 ? ns_f32_to_f16(x[i]) : ns_f32_to_bf16(x[i]);
+        fits = fits && (h & exponent) != exponent;
+        memcpy(out + 2 * (size_t)i, &h, 2);
+    }
+    return fits;
+}
+
+static int decode_weight(slicer *s, const item *it, int expert)
+{
+    ns_cut_rows w;
+    const ns_dtype t = written_type(s, it);
+    ns_arena_release(&s->arena);
+    if (ns_cut_rows_init(s->c, s->cut, it->layer, it->role, expert, &s->arena, &w, s->e) != 0)
+        return -1;
+    for (int i = 0; i < w.rows; i++) {
+        ns_cut_rows_get(&w, i, s->row);
+        if (!to_plain(s->row, w.cols, t, s->stored))
+            return ns_fail(s->e, NS_EFORMAT, "tensor %s, row %d: holds a number that %s cannot", it->t->name, i, ns_dtype_name(t));
+        if (append(s, s->stored, ns_dtype_row_bytes(t, (size_t)w.cols)) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int decode_item(slicer *s, const item *it)
+{
+    if (ns_ckpt_weight(s->c, it->layer, it->role, it->expert)->expert_index < 0)
+        return decode_weight(s, it, it->expert);
+    for (int x = 0; x < s->c->arch->layers[it->layer].width[NS_AXIS_EXPERTS]; x++)
+        if (ns_cut_has_expert(s->c->arch, s->cut, it->layer, x) && decode_weight(s, it, x) != 0)
+            return -1;
+    return 0;
+}
+
+/* ---- the folder ---- */
+
+static int write_item(slicer *s, const item *it)
+{
+    if (s->decode)
+        return decode_item(s, it);
+    return it->n_dims ? copy_dim(s, it, 0, it->t->data) : append(s, it->t->data, it->t->bytes);
+}
+
+static int write_items(slicer *s)
 {
     for (size_t i = 0; i < s->n; i++) {
-        const item *it = &s->items[i];
-        if (ns_writer_tensor_begin(s->w, i, s->e) != 0)
-            return -1;
-        int rc = it->n_dims ? copy_dim(s, it, 0, it->t->data) : append(s, it->t->data, it->t->bytes);
-        if (rc != 0 || flush(s) != 0)
+        if (ns_writer_tensor_begin(s->w, i, s->e) != 0 || write_item(s, &s->items[i]) != 0 || flush(s) != 0)
             return -1;
     }
     return ns_writer_finish(s->w, s->e);
@@ -259,21 +346,44 @@ static int write_weights(slicer *s, const char *dir, const ns_slice_opts *o)
     s->w = ns_writer_new(dir, &wo, s->e);
     if (!s->w || ns_manifest_each(s->c->arch, plan_weight, s) != 0)
         return -1;
-    return copy_items(s);
+    if (s->decode) {
+        s->row = malloc((size_t)s->widest * sizeof *s->row);
+        s->stored = malloc((size_t)s->widest * sizeof *s->row);
+        if (!s->row || !s->stored)
+            return no_memory(s);
+    }
+    return write_items(s);
+}
+
+/* What is said of the weights beside them. */
+static int write_texts(const slicer *s, const char *dir, const ns_slice_opts *o)
+{
+    ns_cut full = { 0 };
+    int rc = ns_folder_describe(s->c, s->cut, s->decode ? ns_dtype_name(s->plain) : NULL, dir, s->e);
+    if (rc == 0 && o->keep_nest) {
+        rc = ns_cut_full(s->c->arch, &full, s->e);
+        if (rc == 0 && ns_cut_equal(&full, s->cut))
+            rc = ns_folder_copy_nest(s->c->dir, dir, s->e);
+        ns_cut_release(&full);
+    }
+    return rc;
 }
 
 int ns_slice(const ns_ckpt *c, const ns_cut *cut, const char *out_dir, const ns_slice_opts *o, ns_err *e)
 {
     const ns_slice_opts defaults = ns_slice_defaults();
-    slicer s = { .c = c, .cut = cut, .layer = -2, .e = e };
+    slicer s = { .c = c, .cut = cut, .layer = -2, .decode = o && o->dtype, .e = e };
     ns_outdir dir = { 0 };
+    o = o ? o : &defaults;
+    if (s.decode && find_type(o->dtype, &s.plain, e) != 0)
+        return -1;
     if (ns_cut_validate(c->arch, cut, ns_ckpt_dtype_of, (void *)(uintptr_t)c, e) != 0)
         return -1;
     int rc = ns_outdir_open(&dir, out_dir, e);
     if (rc == 0)
-        rc = ns_folder_describe(c, cut, dir.tmp, e);
+        rc = write_texts(&s, dir.tmp, o);
     if (rc == 0)
-        rc = write_weights(&s, dir.tmp, o ? o : &defaults);
+        rc = write_weights(&s, dir.tmp, o);
     if (rc == 0)
         rc = ns_folder_check(dir.tmp, e);
     ns_writer_free(s.w);
@@ -282,6 +392,8 @@ int ns_slice(const ns_ckpt *c, const ns_cut *cut, const char *out_dir, const ns_
     ns_outdir_release(&dir);
     free(s.items);
     free(s.buffer);
+    free(s.row);
+    free(s.stored);
     ns_arena_release(&s.arena);
     return rc;
 }

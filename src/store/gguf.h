@@ -65,7 +65,7 @@ typedef struct ns_gguf {
 } ns_gguf;
 
 /* p[0..n) is the whole file and must outlive `out`; everything is checked before anything is handed out. `what` names it in errors.
- * Tensor types other than those above, nested arrays and overlapping tensors are refused by name. */
+ * Tensor types other than those above, nested arrays, overlapping tensors, and keys or tensors of one name are refused by name. */
 int ns_gguf_parse(const uint8_t *p, size_t n, const char *what, ns_gguf *out, ns_err *e);
 void ns_gguf_release(ns_gguf *g);
 const ns_gguf_kv *ns_gguf_find(const ns_gguf *g, const char *key);            /* NULL when absent */

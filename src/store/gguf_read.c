@@ -4,6 +4,8 @@
 
 #include "store/gguf.h"
 
+enum { MAX_KEYS = 4096, MAX_TENSORS = 1 << 17 };
+
 /* What is read from: start, position and end. Every read is checked. */
 typedef struct reader {
     const uint8_t *start, *at, *end;
@@ -150,6 +152,26 @@ static int check_apart(reader *r, ns_gguf *g)
     return 0;
 }
 
+static int by_key(const void *a, const void *b)
+{
+    return strcmp((*(const ns_gguf_kv *const *)a)->key, (*(const ns_gguf_kv *const *)b)->key);
+}
+
+/* A key that is there twice would mean one thing here and another to the next reader. */
+static int check_keys(reader *r, ns_gguf *g)
+{
+    const ns_gguf_kv **p = ns_arena_array(&g->mem, g->n_kv + 1, sizeof *p);
+    if (!p)
+        return ns_fail(r->e, NS_ENOMEM, "%s: out of memory", r->what);
+    for (size_t i = 0; i < g->n_kv; i++)
+        p[i] = &g->kv[i];
+    qsort(p, g->n_kv, sizeof *p, by_key);
+    for (size_t i = 1; i < g->n_kv; i++)
+        if (strcmp(p[i - 1]->key, p[i]->key) == 0)
+            return ns_fail(r->e, NS_EFORMAT, "%s: two keys \"%.200s\"", r->what, p[i]->key);
+    return 0;
+}
+
 static int find_alignment(reader *r, const ns_gguf *g, uint64_t *out)
 {
     int64_t v = 32;
@@ -174,8 +196,9 @@ static int read_all(reader *r, ns_gguf *g)
         return -1;
     if (version != 3)
         return ns_fail(r->e, NS_EUNSUPPORTED, "%s: GGUF version %u, only 3 is read", r->what, (unsigned)version);
-    /* the smallest key takes 13 bytes, the smallest tensor 32: counts beyond that are lies, and not to be allocated for */
-    if (n_kv > (uint64_t)(r->end - r->at) / 13 || n_tensors > (uint64_t)(r->end - r->at) / 32)
+    /* the smallest key takes 13 bytes, the smallest tensor 32: counts beyond that are lies, and not to be allocated for; nor is a count that
+     * no model has, which would make every look-up slow */
+    if (n_kv > MAX_KEYS || n_tensors > MAX_TENSORS || n_kv > (uint64_t)(r->end - r->at) / 13 || n_tensors > (uint64_t)(r->end - r->at) / 32)
         return ns_fail(r->e, NS_EFORMAT, "%s: %llu keys and %llu tensors in %zu bytes", r->what, (unsigned long long)n_kv,
                        (unsigned long long)n_tensors, (size_t)(r->end - r->start));
     g->kv = ns_arena_array(&g->mem, (size_t)n_kv + 1, sizeof *g->kv);
@@ -186,6 +209,8 @@ static int read_all(reader *r, ns_gguf *g)
     for (; g->n_kv < n_kv; g->n_kv++)
         if (read_kv(r, &g->mem, &g->kv[g->n_kv]) != 0)
             return -1;
+    if (check_keys(r, g) != 0)
+        return -1;
     for (size_t i = 0; i < n_tensors; i++)
         if (read_tensor(r, &g->mem, &g->tensor[i], &offset[i]) != 0)
             return -1;

@@ -327,6 +327,31 @@ want "import: cut short" 1 "cut.gguf" "$N" import cut.gguf -o no-dir
 want "import: not GGUF" 1 "not a GGUF" "$N" import config.json -o no-dir
 absent "import: nothing left" no-dir
 
+# ---------------------------------------------------------------- Hugging Face folders
+
+want "export: a folder" 0 "" "$N" export q --size small --to hf --dtype f32 -o hf --max-shard 60KB
+check "the folder has shards" -e hf/model.safetensors.index.json
+check "the folder has its tokenizer" -e hf/tokenizer.json
+absent "no quantisation config is left" hf/hf_quant_config.json
+absent "one size keeps no nest.json" hf/nest.json
+said "the config says the type" '"torch_dtype": "float32"' hf/config.json
+want "inspect the folder" 0 "F32.*100.0" "$N" inspect hf
+want "logits of the folder" 0 "" "$N" logits hf --ids-file ids -o a.st
+want "logits of what it came from" 0 "" "$N" logits q --size small --ids-file ids -o b.st
+for f in a b; do tail -c $((13 * 4 + 13 * 288 * 4)) $f.st >$f.bin; done
+same "decoded == as stored" a.bin b.bin
+for t in bf16 f16; do want "export: $t" 0 "" "$N" export q-fp8 --to hf --dtype $t -o hf-$t; done
+same "the whole model keeps nest.json" ck/nest.json hf-bf16/nest.json
+want "export: as stored" 0 "" "$N" export q --size small --to hf -o hf-stored
+want "the slice of it" 0 "" "$N" slice q --size small -o hf-slice
+want "as stored is the slice" 0 "" diff -r hf-stored hf-slice
+want "export: unknown dtype" 1 "f32, bf16 or f16" "$N" export q --to hf --dtype f64 -o hf-no
+want "export: --dtype for gguf" 2 "\-\-dtype is for" "$N" export q --to gguf --dtype f32 -o hf-no
+want "export: --type for hf" 2 "\-\-type is for" "$N" export q --to hf --type f32 -o hf-no
+want "export: unknown format" 2 "neither" "$N" export q --to onnx -o hf-no
+want "export: into a folder that is there" 1 "exists already" "$N" export q --to hf -o hf
+absent "export: no folder left" hf-no
+
 # ---------------------------------------------------------------- elastify
 
 awk 'BEGIN { for (d = 0; d < 40; d++) { s = ""; for (i = 0; i < 20; i++) s = s (i ? "," : "") 3 + (d * 7 + i % 3 * 5) % 200; print "{\"ids\":[" s "]}" } }' >mix.jsonl

@@ -262,10 +262,196 @@ static void broken_files(void **state)
     free(file);
 }
 
+/* ---- hostile files, written by hand ---- */
+
+static void put(ns_buf *b, uint64_t v, int bytes)
+{
+    ns_buf_add(b, &v, (size_t)bytes); /* little-endian, as the host is */
+}
+
+static void put_name(ns_buf *b, const char *s, size_t n)
+{
+    put(b, n, 8);
+    ns_buf_add(b, s, n);
+}
+
+static void put_head(ns_buf *b, uint64_t n_tensors, uint64_t n_kv)
+{
+    ns_buf_clear(b);
+    ns_buf_add(b, "GGUF", 4);
+    put(b, 3, 4);
+    put(b, n_tensors, 8);
+    put(b, n_kv, 8);
+}
+
+static void put_u32_key(ns_buf *b, const char *key, uint32_t v)
+{
+    put_name(b, key, strlen(key));
+    put(b, NS_GGUF_U32, 4);
+    put(b, v, 4);
+}
+
+static void put_array(ns_buf *b, const char *key, ns_gguf_value item, uint64_t n)
+{
+    put_name(b, key, strlen(key));
+    put(b, NS_GGUF_ARRAY, 4);
+    put(b, item, 4);
+    put(b, n, 8);
+}
+
+static void put_tensor(ns_buf *b, const char *name, int n_dims, const uint64_t *ne, ns_gguf_type t, uint64_t offset)
+{
+    put_name(b, name, strlen(name));
+    put(b, (uint64_t)n_dims, 4);
+    for (int i = 0; i < n_dims; i++)
+        put(b, ne[i], 8);
+    put(b, t, 4);
+    put(b, offset, 8);
+}
+
+static void refused_buf(ns_buf *b, const char *why)
+{
+    for (int i = 0; i < 256; i++) /* room, so that counts are not refused for the file's size alone */
+        put(b, 0, 1);
+    refused((const uint8_t *)b->data, b->len, why);
+}
+
+static void hostile_keys(void **state)
+{
+    (void)state;
+    ns_buf b = { 0 };
+    put_head(&b, 0, 2);
+    put_u32_key(&b, "general.alignment", 32);
+    put_u32_key(&b, "general.alignment", 64);
+    refused_buf(&b, "two keys \"general.alignment\"");
+    for (int i = 0; i < 4; i++) { /* zero, no power of two, too small, too large */
+        put_head(&b, 0, 1);
+        put_u32_key(&b, "general.alignment", (uint32_t[]){ 0, 24, 4, 1u << 30 }[i]);
+        refused_buf(&b, "general.alignment is");
+    }
+    put_head(&b, 0, UINT64_MAX);
+    refused_buf(&b, "keys and");
+    put_head(&b, UINT64_MAX, 0);
+    refused_buf(&b, "tensors in");
+    put_head(&b, 0, 5000); /* that many fit: it is no model's number */
+    for (int i = 0; i < 5000; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "k%d", i);
+        put_u32_key(&b, name, 0);
+    }
+    refused_buf(&b, "5000 keys");
+    put_head(&b, 0, 1); /* count x 8 bytes wraps to 8 */
+    put_array(&b, "wraps", NS_GGUF_U64, (UINT64_MAX >> 3) + 2);
+    refused_buf(&b, "ends inside wraps");
+    put_head(&b, 0, 1);
+    put_array(&b, "strings", NS_GGUF_STRING, UINT64_MAX);
+    refused_buf(&b, "ends inside strings");
+    put_head(&b, 0, 1);
+    put_array(&b, "one", NS_GGUF_STRING, 1);
+    put(&b, UINT64_MAX - 3, 8);
+    refused_buf(&b, "ends inside one");
+    put_head(&b, 0, 1);
+    put_array(&b, "deep", NS_GGUF_ARRAY, 1);
+    for (int i = 0; i < 1000; i++) { /* arrays in arrays are not followed at all */
+        put(&b, NS_GGUF_ARRAY, 4);
+        put(&b, 1, 8);
+    }
+    refused_buf(&b, "array of arrays");
+    put_head(&b, 0, 1);
+    put(&b, UINT64_MAX, 8);
+    refused_buf(&b, "a key of");
+    put_head(&b, 0, 1);
+    put_name(&b, "a\0b", 3);
+    put(&b, NS_GGUF_U32, 4);
+    put(&b, 0, 4);
+    refused_buf(&b, "holds a NUL");
+    put_head(&b, 0, 1);
+    put_name(&b, "typed", 5);
+    put(&b, 99, 4);
+    refused_buf(&b, "unknown type 99");
+    ns_buf_release(&b);
+}
+
+static void hostile_tensors(void **state)
+{
+    static const uint64_t two[] = { 2 }, zero[] = { 4, 0 }, wide[] = { 1ull << 32 }, wraps[] = { INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX },
+                          odd[] = { 33 }, large[] = { INT32_MAX, INT32_MAX };
+    static const struct { int n; const uint64_t *ne; ns_gguf_type type; uint64_t offset; const char *why; } cases[] = {
+        { 2, zero, NS_GGUF_F32, 0, "extent 0" },        { 1, wide, NS_GGUF_F32, 0, "extent 4294967296" },
+        { 4, wraps, NS_GGUF_F32, 0, "tensor t" },       { 1, odd, NS_GGUF_Q8_0, 0, "rows of 33 as Q8_0" },
+        { 1, two, NS_GGUF_NVFP4, 0, "rows of 2" },      { 2, large, NS_GGUF_F32, 0, "not in the file" },
+        { 1, two, NS_GGUF_F32, UINT64_MAX - 31, "not in the file" }, { 1, two, NS_GGUF_F32, 4, "not in the file" },
+        { 1, two, (ns_gguf_type)2, 0, "type 2 is not supported" } };
+    (void)state;
+    ns_buf b = { 0 };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_head(&b, 1, 0);
+        put_tensor(&b, "t", cases[i].n, cases[i].ne, cases[i].type, cases[i].offset);
+        refused_buf(&b, cases[i].why);
+    }
+    put_head(&b, 2, 0);
+    put_tensor(&b, "twin", 1, two, NS_GGUF_F32, 0);
+    put_tensor(&b, "twin", 1, two, NS_GGUF_F32, 32);
+    refused_buf(&b, "two tensors twin");
+    put_head(&b, 1, 0);
+    put_tensor(&b, "t", 0, two, NS_GGUF_F32, 0);
+    refused_buf(&b, "0 dimensions");
+    ns_buf_release(&b);
+}
+
+/* Keys that parse, and lie about the model. Replaces all of `from` in an exported file by `to` of the same length. */
+static void not_imported(const char *file, const char *from, const char *to, size_t n, size_t skip, const char *why)
+{
+    ns_err e = { 0 };
+    ns_buf b = { 0 };
+    char *bad = tiny_path(tiny_base, "bad.gguf"), *dir = tiny_path(tiny_base, "from-bad");
+    assert_int_equal(ns_file_read(file, 1 << 24, &b, &e), 0);
+    uint8_t *at = memmem(b.data, b.len, from, strlen(from));
+    assert_non_null(at);
+    memcpy(at + strlen(from) + skip, to, n);
+    assert_int_equal(ns_file_write(bad, b.data, b.len, &e), 0);
+    assert_int_equal(ns_import_gguf(bad, NULL, dir, &e), -1);
+    if (!strstr(e.msg, why))
+        fail_msg("\"%s\" does not say \"%s\"", e.msg, why);
+    assert_false(ns_dir_exists(dir));
+    ns_buf_release(&b);
+    free(bad);
+    free(dir);
+}
+
+static void files_that_lie(void **state)
+{
+    (void)state;
+    ns_err e = { 0 };
+    tiny_opts o = opts("ME*M", "bf16");
+    ns_ckpt *c = tiny_open(tiny_base, "plain", &o);
+    char *file = tiny_path(tiny_base, "x.gguf");
+    ns_cut full;
+    assert_int_equal(ns_cut_full(c->arch, &full, &e), 0);
+    if (ns_export_gguf(c, &full, &(ns_gguf_opts){ 0 }, file, &e) != 0)
+        fail_msg("%s", e.msg);
+    /* behind a key: its type (4 bytes), then the value */
+    not_imported(file, "nemotron_h_moe.block_count", "\xff\xff\xff\x7f", 4, 4, "block_count");
+    not_imported(file, "nemotron_h_moe.block_count", "\0\0\0\0", 4, 4, "block_count");
+    not_imported(file, "nemotron_h_moe.expert_count", "\xff\xff\xff\x7f", 4, 4, "expert");
+    not_imported(file, "nemotron_h_moe.expert_count", "\x07\0\0\0", 4, 4, "extent");
+    not_imported(file, "nemotron_h_moe.embedding_length", "\x40\x00\x00\x40", 4, 4, "hidden_size");
+    not_imported(file, "nemotron_h_moe.embedding_length", "\x80\0\0\0", 4, 4, "extent");
+    not_imported(file, "nemotron_h_moe.ssm.group_count", "\0\0\0\0", 4, 4, "n_groups");
+    not_imported(file, "nemotron_h_moe.ssm.time_step_rank", "\0\0\0\0", 4, 4, "Mamba heads");
+    not_imported(file, "nemotron_h_moe.attention.key_length", "\0\0\0\0", 4, 4, "head_dim");
+    not_imported(file, "nemotron_h_moe.attention.layer_norm_rms_epsilon", "\0\0\xc0\x7f", 4, 4, "not finite");
+    not_imported(file, "general.architecture", "x", 1, 12, "architecture");
+    ns_cut_release(&full);
+    ns_ckpt_close(c);
+    free(file);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, tiny_setup, tiny_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = { T(comes_back_bit_for_bit), T(a_size_is_its_slice), T(q8_0_is_near), T(nibbles_move_and_return),
-                                        T(what_gguf_cannot_hold), T(broken_files) };
+                                        T(what_gguf_cannot_hold), T(broken_files), T(hostile_keys), T(hostile_tensors),
+                                        T(files_that_lie) };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
 }

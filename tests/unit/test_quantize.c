@@ -182,10 +182,17 @@ static void sizes_survive(void **state)
     char *out = tiny_path(tiny_base, "sliced");
     assert_int_equal(ns_slice(q, &v->cut, out, NULL, &e), 0);
     ns_ckpt *s = ns_ckpt_open(out, NULL, &e);
-    const ns_bound *whole = ns_ckpt_weight(q, 1, NS_W_EXPERT_UP, 2), *part = ns_ckpt_weight(s, 1, NS_W_EXPERT_UP, 2);
-    assert_true(whole->mat.global_scale == part->mat.global_scale);
-    for (int r = 0; r < part->mat.rows; r++)
-        assert_memory_equal(part->mat.data + (size_t)r * part->mat.stride, whole->mat.data + (size_t)r * whole->mat.stride, 24);
+    for (int r = NS_W_EXPERT_UP; r <= NS_W_EXPERT_DOWN; r++)
+        for (int x = 0; x < q->arch->layers[1].width[NS_AXIS_EXPERTS]; x++) {
+            const ns_mat *whole = &ns_ckpt_weight(q, 1, (ns_role)r, x)->mat, *part = &ns_ckpt_weight(s, 1, (ns_role)r, x)->mat;
+            assert_int_equal(part->dtype, NS_NVFP4);
+            assert_true(whole->global_scale == part->global_scale); /* the whole tensor's, wherever its largest entry lies */
+            for (int i = 0; i < part->rows; i++) {
+                assert_memory_equal(part->data + (size_t)i * part->stride, whole->data + (size_t)i * whole->stride, (size_t)part->cols / 2);
+                assert_memory_equal(part->scale + (size_t)i * part->scale_stride, whole->scale + (size_t)i * whole->scale_stride,
+                                    (size_t)part->cols / 16);
+            }
+        }
     free(out);
     ns_ckpt_close(s);
     ns_ckpt_close(q);
