@@ -115,20 +115,22 @@ static void note(const run_case *c, double d, size_t field, double tol, const ch
         fail_msg("%s: %s differ by %.2e (allowed %.0e)", c->name, what, d, tol);
 }
 
+static bool has_mamba(const prop_variant *v)
+{
+    return strchr(v->o.pattern, 'M') != NULL;
+}
+
 /* Rounding of activations to 16 bits of the vector's maximum comes into the NVFP4 products of the vector rungs. */
 static double tolerance(const run_case *c)
 {
+    if (c->kv != NS_F32 && has_mamba(c->v)) /* a key between two codes may fall to either side: one step of E4M3, 1/14 of the largest */
+        return 1.0 / 14 + 1e-3;
     return prop_quantised(&c->v->o) && strcmp(c->ops->name, "ref") != 0 ? 3e-4 : 2e-5;
 }
 
 /* ---- any chunking ---- */
 
 enum { LONG = 150 };
-
-static bool has_mamba(const prop_variant *v)
-{
-    return strchr(v->o.pattern, 'M') != NULL;
-}
 
 static void chunks_of(const run_case *c)
 {

@@ -229,7 +229,7 @@ static int add_stat(void *ctx, int layer, ns_role r, int expert)
 {
     stats *s = ctx;
     char name[300];
-    if (!ns_weight_get(r)->quantisable || expert > 0)
+    if (!ns_weight_get(r)->quantisable)
         return 0;
     ns_weight_name(layer, r, expert, name, sizeof name);
     for (int k = 0; k < 2; k++) {
