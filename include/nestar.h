@@ -38,11 +38,15 @@ NS_API const char *ns_version(void); /* "0.1.0" */
 
 typedef struct ns_engine ns_engine;
 
+/* How sessions keep keys and values. FP8 is E4M3 under the checkpoint's k_scale and v_scale of each layer, 1 where it has none. */
+enum ns_kv { NS_KV_F32, NS_KV_FP8 };
+
 typedef struct ns_engine_opts {
     const char *nest_path; /* named sizes, instead of DIR/nest.json; NULL */
     int n_threads;         /* 0: NS_THREADS, else the cores this process may use */
     bool huge_pages;       /* copy the weights to memory on huge pages instead of mapping the files */
     bool no_text;          /* leave tokenizer and chat template alone: ids only */
+    enum ns_kv kv;
 } ns_engine_opts;
 
 NS_API ns_engine *ns_engine_open(const char *dir, const ns_engine_opts *opts, ns_err *e); /* opts may be NULL */

@@ -140,7 +140,7 @@ static int decode(struct subject *s, json_t *out, double bandwidth, ns_err *e)
 {
     double *t = malloc((size_t)s->o->gen * sizeof *t);
     int rc = t ? fill(s, s->o->depth, e) : ns_fail(e, NS_ENOMEM, "bench: out of memory");
-    ns_step_tap tap = { s, NULL, count_experts };
+    ns_step_tap tap = { .ctx = s, .router = count_experts };
     ns_rng rng;
     ns_rng_init(&rng, 7);
     s->picked = 0;
@@ -186,6 +186,7 @@ static int prepare(struct subject *s, const char *size, ns_err *e)
     if (ns_engine_cut(s->en, size, context, &s->cut, s->name, sizeof s->name, e) != 0 ||
         ns_cut_cost(s->en->model.arch, &s->cut, ns_ckpt_dtype_of, s->en->ckpt, &s->cost, e) != 0)
         return -1;
+    ns_cost_set_kv(&s->cost, s->en->model.kv);
     s->plan = ns_plan_new(&s->en->model, &s->cut, e);
     s->scratch = ns_scratch_new();
     s->state = calloc((size_t)o->sequences, sizeof *s->state);
@@ -194,7 +195,7 @@ static int prepare(struct subject *s, const char *size, ns_err *e)
     if (!s->plan || !s->scratch || !s->state || !s->ids || !s->logits)
         return ns_fail(e, NS_ENOMEM, "bench: out of memory");
     for (int i = 0; i < o->sequences; i++)
-        if (!(s->state[i] = ns_state_new(s->en->model.arch, &s->cut, context, e)))
+        if (!(s->state[i] = ns_model_state(&s->en->model, &s->cut, context, e)))
             return -1;
     ns_rng rng;
     ns_rng_init(&rng, 3);
@@ -212,6 +213,8 @@ static json_t *bench_size(ns_engine *en, const ns_bench_opts *o, const char *siz
         if (o->progress)
             o->progress(o->ctx, s.name);
         json_object_set_new(out, "size", json_string(s.name));
+        json_object_set_new(out, "kv", json_string(ns_dtype_name(en->model.kv)));
+        json_object_set_new(out, "kv_bytes_per_token", json_integer(s.cost.kv_bytes_per_token));
         json_object_set_new(out, "params_active", json_integer(s.cost.params_active));
         json_object_set_new(out, "active_bytes", json_integer(s.cost.active_bytes));
         json_object_set_new(out, "weight_bytes", json_integer(s.cost.weight_bytes));

@@ -275,10 +275,12 @@ static int bind_nvfp4(binder *k, const ns_tensor *t)
 }
 
 /* The scales of a quantised KV cache stand beside k_proj and v_proj, whatever those are stored as. */
-static void bind_kv_scale(binder *k, const ns_tensor *t)
+static int bind_kv_scale(binder *k, const ns_tensor *t)
 {
+    k->b->kv_factor = 1;
     if (k->role == NS_W_K || k->role == NS_W_V)
         k->b->kv_scale = find_companion(k->c->store, t, k->role == NS_W_K ? "k_scale" : "v_scale");
+    return k->b->kv_scale ? read_scale(k, k->b->kv_scale, false, &k->b->kv_factor) : 0;
 }
 
 static int bind_typed(binder *k, const ns_tensor *t)
@@ -312,8 +314,7 @@ static int bind_weight(void *ctx, int layer, ns_role r, int expert)
     if (!t)
         return ns_fail(k->e, NS_EFORMAT, "%s: tensor %s is missing", k->c->dir, k->name);
     expected_shape(k, fused);
-    bind_kv_scale(k, t);
-    return bind_typed(k, t);
+    return bind_kv_scale(k, t) == 0 ? bind_typed(k, t) : -1;
 }
 
 /* ---- what was used, and what was left over ---- */

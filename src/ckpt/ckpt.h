@@ -14,7 +14,8 @@ typedef struct ns_ckpt_opts {
 typedef struct ns_bound {
     ns_mat mat;              /* mat.data == NULL: not in this model */
     const ns_tensor *tensor, *scale, *scale_2, *input_scale; /* what the slicer copies; NULL where absent */
-    const ns_tensor *kv_scale; /* k_proj's k_scale, v_proj's v_scale: not applied to the weight; NULL where absent */
+    const ns_tensor *kv_scale; /* k_proj's k_scale, v_proj's v_scale: of an FP8 cache, not of the weight; NULL where absent */
+    float kv_factor;         /* its value; 1 where absent */
     int expert_index;        /* >= 0: the tensors are fused over experts and mat is this expert's part; else -1 */
 } ns_bound;
 

@@ -4,6 +4,7 @@
 #define NS_CLI_CMD_H
 
 int ns_cmd_bench(int argc, char **argv);
+int ns_cmd_calibrate(int argc, char **argv);
 int ns_cmd_chat(int argc, char **argv);
 int ns_cmd_elastify(int argc, char **argv);
 int ns_cmd_compare(int argc, char **argv);

@@ -13,16 +13,18 @@ enum { MAX_SIZES = 32 };
 typedef struct args {
     const char *a, *b, *data, *size_a, *sizes[MAX_SIZES];
     int n_sizes, context, limit;
-    bool json, layers;
+    bool json, layers, has_kv_a;
+    enum ns_kv kv_a;
     ns_cli_engine engine;
 } args;
 
-enum { KEY_DATA = NS_CLI_KEY_COMMAND, KEY_SIZE_A, KEY_SIZE, KEY_CONTEXT, KEY_LIMIT, KEY_JSON, KEY_LAYERS };
+enum { KEY_DATA = NS_CLI_KEY_COMMAND, KEY_SIZE_A, KEY_KV_A, KEY_SIZE, KEY_CONTEXT, KEY_LIMIT, KEY_JSON, KEY_LAYERS };
 
 static const struct argp_option options[] = {
     { "data", KEY_DATA, "FILE", 0, "What both read: text, or JSONL with \"messages\", \"text\", or \"prompt\" and \"completion\"", 0 },
     { "size-a", KEY_SIZE_A, "SIZE", 0, "The size of A that the others are compared with (default full)", 0 },
     { "size", KEY_SIZE, "SIZE", 0, "A size of B, or of A where there is no B; repeat for more (default: every named size)", 0 },
+    { "kv-a", KEY_KV_A, "f32|fp8", 0, "How A keeps keys and values (default: as --kv says of both)", 0 },
     { "context", KEY_CONTEXT, "N", 0, "Longer documents are cut into pieces of N tokens (default 512)", 0 },
     { "limit", KEY_LIMIT, "N", 0, "Only the first N tokens", 0 },
     { "layers", KEY_LAYERS, NULL, 0, "Also how far the residual stream is off after each layer", 0 },
@@ -32,11 +34,12 @@ static const struct argp_option options[] = {
 
 static const char doc[] =
     "How far one model is from another on the same text: KL(A || B) and its worst token, how often both find the same token likeliest, and "
-    "both perplexities. A and B may be two checkpoints, two formats, or, without B, the sizes of one checkpoint.\v"
+    "both perplexities. A and B may be two checkpoints, two formats, or, without B, the sizes of one checkpoint or its two kinds of cache.\v"
     "Examples:\n"
     "  nestar compare nano/ --data book.txt\n"
     "  nestar compare nano/ nano-nvfp4/ --data chats.jsonl --size full --size 12B\n"
-    "  nestar compare nano/ nano-fp8/ --data book.txt --size-a 12B --size 12B --layers";
+    "  nestar compare nano/ nano-fp8/ --data book.txt --size-a 12B --size 12B --layers\n"
+    "  nestar compare nano-fp8/ --data book.txt --kv-a f32 --kv fp8 --size full";
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
@@ -44,6 +47,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     switch (key) {
     case KEY_DATA: a->data = arg; return 0;
     case KEY_SIZE_A: a->size_a = arg; return 0;
+    case KEY_KV_A:
+        a->kv_a = ns_cli_kv(s, "--kv-a", arg);
+        a->has_kv_a = true;
+        return 0;
     case KEY_SIZE:
         if (a->n_sizes == MAX_SIZES)
             argp_error(s, "--size: more than %d", MAX_SIZES);
@@ -243,8 +250,10 @@ static int compare_all(args *a, const ns_engine *ea, const ns_engine *eb, const 
 static int compare(args *a, ns_err *e)
 {
     documents d = { 0 };
-    ns_engine *ea = ns_cli_engine_open(a->a, &a->engine, false, e);
-    ns_engine *eb = ea && a->b ? ns_cli_engine_open(a->b, &a->engine, true, e) : ea;
+    ns_cli_engine of_a = a->engine;
+    of_a.kv = a->has_kv_a ? a->kv_a : a->engine.kv;
+    ns_engine *ea = ns_cli_engine_open(a->a, &of_a, false, e);
+    ns_engine *eb = ea && (a->b || of_a.kv != a->engine.kv) ? ns_cli_engine_open(a->b ? a->b : a->a, &a->engine, true, e) : ea;
     if (!a->context)
         a->context = ea && ns_engine_max_context(ea) < 512 ? ns_engine_max_context(ea) : 512;
     int rc = ea && eb ? read_documents(a, ea, &d, e) : -1;

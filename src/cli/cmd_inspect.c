@@ -9,13 +9,15 @@
 typedef struct args {
     const char *path, *nest;
     long long context;
+    ns_dtype kv;
     bool verify, json;
 } args;
 
-enum { KEY_CONTEXT = NS_CLI_KEY_COMMAND, KEY_NEST, KEY_VERIFY, KEY_JSON };
+enum { KEY_CONTEXT = NS_CLI_KEY_COMMAND, KEY_KV, KEY_NEST, KEY_VERIFY, KEY_JSON };
 
 static const struct argp_option options[] = {
     { "context", KEY_CONTEXT, "N", 0, "Count the key-value cache for N tokens (default 4096)", 0 },
+    { "kv", KEY_KV, "f32|fp8", 0, "Count keys and values kept in F32 (default) or FP8", 0 },
     { "nest", KEY_NEST, "FILE", 0, "Named sizes from FILE instead of the nest.json beside the config", 0 },
     { "verify", KEY_VERIFY, NULL, 0, "Also read every weight and look for infinities and NaN", 0 },
     { "json", KEY_JSON, NULL, 0, "The report as JSON", 0 },
@@ -36,6 +38,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     args *a = s->input;
     switch (key) {
     case KEY_CONTEXT: a->context = ns_cli_int(s, "--context", arg, 1, INT32_MAX); return 0;
+    case KEY_KV: a->kv = ns_cli_kv(s, "--kv", arg) == NS_KV_FP8 ? NS_F8_E4M3 : NS_F32; return 0;
     case KEY_NEST: a->nest = arg; return 0;
     case KEY_VERIFY: a->verify = true; return 0;
     case KEY_JSON: a->json = true; return 0;
@@ -56,7 +59,7 @@ static int verify(const ns_ckpt *c, json_t *report, ns_err *e)
 static json_t *inspect_folder(const args *a, ns_err *e)
 {
     ns_ckpt *c = ns_ckpt_open(a->path, &(ns_ckpt_opts){ .nest_path = a->nest }, e);
-    json_t *report = c ? ns_inspect(c, a->context, e) : NULL;
+    json_t *report = c ? ns_inspect(c, a->context, a->kv, e) : NULL;
     if (report && a->verify && verify(c, report, e) != 0) {
         json_decref(report);
         report = NULL;
@@ -68,7 +71,7 @@ static json_t *inspect_folder(const args *a, ns_err *e)
 static json_t *inspect_config(const args *a, ns_err *e)
 {
     if (!a->verify)
-        return ns_inspect_config(a->path, a->nest, a->context, e);
+        return ns_inspect_config(a->path, a->nest, a->context, a->kv, e);
     ns_fail(e, NS_EINVAL, "%s: not a checkpoint folder; there are no weights to verify", a->path);
     return NULL;
 }

@@ -105,9 +105,9 @@ static void on_router(void *ctx, int layer, const int *expert, const float *weig
 static int run_steps(const ns_engine *en, const ns_plan *plan, const args *a, const ns_ids *ids, collector *c, float *logits, ns_err *e)
 {
     const size_t vocab = (size_t)en->model.arch->vocab_size;
-    const ns_step_tap tap = { c, a->hidden ? on_hidden : NULL, a->router ? on_router : NULL };
+    const ns_step_tap tap = { .ctx = c, .hidden = a->hidden ? on_hidden : NULL, .router = a->router ? on_router : NULL };
     ns_scratch *scratch = ns_scratch_new();
-    ns_state *state = ns_state_new(en->model.arch, &plan->cut, c->n, e);
+    ns_state *state = ns_model_state(&en->model, &plan->cut, c->n, e);
     int rc = !state ? -1 : scratch ? 0 : ns_fail(e, NS_ENOMEM, "logits: out of memory");
     for (c->at = 0; rc == 0 && c->at < c->n;) {
         int n = c->n - c->at < a->step ? c->n - c->at : a->step;

@@ -26,7 +26,7 @@ static const struct argp_option options[] = {
     { "all", KEY_ALL, NULL, 0, "Quantise every linear layer, also those that published checkpoints leave out: the head, attention's "
       "projections, the Mamba layer before each attention layer", 0 },
     { "search", KEY_SEARCH, NULL, 0, "nvfp4: per block, the scale with the least squared error", 0 },
-    { "calib", KEY_CALIB, "FILE", 0, "Statistics of activations, for input_scale; without them only weights are quantised", 0 },
+    { "calib", KEY_CALIB, "FILE", 0, "Statistics of activations (`nestar calibrate`), for input_scale; without them only weights are quantised", 0 },
     { "kv", KEY_KV, "FORMAT", 0, "fp8: also the scales of an FP8 key and value cache; needs --calib", 0 },
     { "max-shard", KEY_MAX_SHARD, "BYTES", 0, "Largest file, as in 2GB (default 5GB)", 0 },
     { "nest", KEY_NEST, "FILE", 0, "Named sizes from FILE instead of CKPT/nest.json", 0 },

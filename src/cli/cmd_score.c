@@ -161,7 +161,7 @@ static int score_size(const args *a, const ns_engine *en, const ns_ids *ids, con
     c.scratch = ns_scratch_new();
     if (!c.logits || !c.scratch)
         ns_fail(e, NS_ENOMEM, "score: out of memory");
-    else if ((c.plan = ns_plan_new(&en->model, &cut, e)) && (c.state = ns_state_new(en->model.arch, &cut, c.context, e)))
+    else if ((c.plan = ns_plan_new(&en->model, &cut, e)) && (c.state = ns_model_state(&en->model, &cut, c.context, e)))
         rc = windows(&c, e);
     ns_state_free(c.state);
     ns_plan_free(c.plan);

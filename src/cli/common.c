@@ -75,7 +75,14 @@ size_t ns_cli_bytes(struct argp_state *s, const char *option, const char *arg)
     return (size_t)v;
 }
 
-enum { KEY_THREADS = NS_CLI_KEY_ENGINE, KEY_LOAD, KEY_NEST };
+enum ns_kv ns_cli_kv(struct argp_state *s, const char *option, const char *arg)
+{
+    if (strcmp(arg, "f32") != 0 && strcmp(arg, "fp8") != 0)
+        argp_error(s, "%s: \"%s\" is neither f32 nor fp8", option, arg);
+    return strcmp(arg, "fp8") == 0 ? NS_KV_FP8 : NS_KV_F32;
+}
+
+enum { KEY_THREADS = NS_CLI_KEY_ENGINE, KEY_LOAD, KEY_NEST, KEY_KV };
 
 static error_t parse_engine(int key, char *arg, struct argp_state *s)
 {
@@ -92,6 +99,9 @@ static error_t parse_engine(int key, char *arg, struct argp_state *s)
     case KEY_NEST:
         a->nest = arg;
         return 0;
+    case KEY_KV:
+        a->kv = ns_cli_kv(s, "--kv", arg);
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -101,13 +111,14 @@ static const struct argp_option engine_options[] = {
     { "nest", KEY_NEST, "FILE", 0, "Named sizes from FILE instead of CKPT/nest.json", 90 },
     { "threads", KEY_THREADS, "N", 0, "Threads (default: NS_THREADS, else all cores this process may use)", 90 },
     { "load", KEY_LOAD, "mmap|huge", 0, "Map the files (default), or copy them to memory on huge pages", 90 },
+    { "kv", KEY_KV, "f32|fp8", 0, "Keep keys and values in F32 (default) or FP8, a quarter of the bytes", 90 },
     { 0 }
 };
 const struct argp ns_cli_engine_argp = { .options = engine_options, .parser = parse_engine };
 
 ns_engine *ns_cli_engine_open(const char *dir, const ns_cli_engine *a, bool no_text, ns_err *e)
 {
-    return ns_engine_open(dir, &(ns_engine_opts){ .nest_path = a->nest, .n_threads = a->threads, .huge_pages = a->huge, .no_text = no_text }, e);
+    return ns_engine_open(dir, &(ns_engine_opts){ .nest_path = a->nest, .n_threads = a->threads, .huge_pages = a->huge, .no_text = no_text, .kv = a->kv }, e);
 }
 
 /* ---- input ---- */

@@ -26,12 +26,14 @@ long long ns_cli_int(struct argp_state *s, const char *option, const char *arg, 
 double ns_cli_real(struct argp_state *s, const char *option, const char *arg, double lo, double hi);
 uint64_t ns_cli_u64(struct argp_state *s, const char *option, const char *arg);
 size_t ns_cli_bytes(struct argp_state *s, const char *option, const char *arg); /* "5GB" */
+enum ns_kv ns_cli_kv(struct argp_state *s, const char *option, const char *arg); /* "f32", "fp8" */
 
-/* --nest, --threads, --load: a child argp whose input is an ns_cli_engine. */
+/* --nest, --threads, --load, --kv: a child argp whose input is an ns_cli_engine. */
 typedef struct ns_cli_engine {
     const char *nest;
     int threads;
     bool huge;
+    enum ns_kv kv;
 } ns_cli_engine;
 extern const struct argp ns_cli_engine_argp;
 ns_engine *ns_cli_engine_open(const char *dir, const ns_cli_engine *a, bool no_text, ns_err *e);

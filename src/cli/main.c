@@ -19,6 +19,7 @@ static const struct {
     { "slice", "write one size as a checkpoint of its own", ns_cmd_slice },
     { "importance", "how much each channel, head, expert and layer does on real text", ns_cmd_importance },
     { "permute", "reorder a checkpoint by importance, so that sizes are prefixes", ns_cmd_permute },
+    { "calibrate", "largest activations on real text, for quantize", ns_cmd_calibrate },
     { "quantize", "weights to FP8 or NVFP4; every size stays valid", ns_cmd_quantize },
     { "export", "write one size for another engine: a Hugging Face folder or GGUF", ns_cmd_export },
     { "import", "a GGUF file to a Hugging Face folder", ns_cmd_import },

@@ -37,7 +37,7 @@ static int init_side(side *s, const ns_engine *en, const ns_cut *cut, int contex
     if (!s->logits || !s->stream || !s->scratch)
         return ns_fail(e, NS_ENOMEM, "compare: out of memory");
     s->plan = ns_plan_new(&en->model, cut, e);
-    s->state = s->plan ? ns_state_new(arch, cut, context, e) : NULL;
+    s->state = s->plan ? ns_model_state(&en->model, cut, context, e) : NULL;
     return s->state ? 0 : -1;
 }
 
@@ -111,7 +111,7 @@ static void fill_dropped(side *s)
 
 static int run(side *s, const int *ids, int n, ns_err *e)
 {
-    const ns_step_tap tap = { s, on_hidden, NULL };
+    const ns_step_tap tap = { .ctx = s, .hidden = on_hidden };
     ns_item item = { .state = s->state, .ids = ids, .n = n, .n_logits = n, .logits = s->logits };
     if (ns_forward(s->plan, &item, 1, s->scratch, &tap, e) != 0)
         return -1;

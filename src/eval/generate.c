@@ -72,7 +72,7 @@ static int begin(struct run *r, struct slot *s, ns_err *e)
         return 0;
     }
     ns_state_free(s->state);
-    return (s->state = ns_state_new(a, r->cut, (int)need, e)) ? 0 : -1;
+    return (s->state = ns_model_state(&r->en->model, r->cut, (int)need, e)) ? 0 : -1;
 }
 
 /* One answer for the budgets first .. last. */

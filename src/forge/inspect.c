@@ -18,6 +18,7 @@ typedef struct subject {
     ns_dtype_of_fn *dtype_of;
     void *ctx;
     int64_t context;
+    ns_dtype kv;
     ns_err *e;
 } subject;
 
@@ -88,6 +89,7 @@ static json_t *variant(const subject *s, const ns_variant *v)
     int layers = 0;
     if (ns_cut_cost(s->arch, &v->cut, s->dtype_of, s->ctx, &k, s->e) != 0)
         return NULL;
+    ns_cost_set_kv(&k, s->kv);
     for (int i = 0; i < v->cut.n_layers; i++)
         layers += v->cut.layer[i].keep;
     json_t *o = json_pack("{s:s, s:i, s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:f}", "name", v->name, "layers", layers,
@@ -148,7 +150,7 @@ static int add_families(const subject *s, json_t *o)
     return json_object_set_new(o, "families", list);
 }
 
-/* {"path", "context", "architecture", "variants": {"source", "assumed", "list"}, "families"} */
+/* {"path", "context", "kv", "architecture", "variants": {"source", "assumed", "list"}, "families"} */
 static json_t *report(const subject *s)
 {
     json_t *list = json_array();
@@ -159,8 +161,8 @@ static json_t *report(const subject *s)
             return NULL;
         }
     }
-    json_t *o = json_pack("{s:s, s:I, s:o, s:{s:s, s:b, s:o}}", "path", s->path, "context", (json_int_t)s->context, "architecture",
-                          architecture(s->arch), "variants", "source", s->variants->source, "assumed", s->variants->assumed, "list", list);
+    json_t *o = json_pack("{s:s, s:I, s:s, s:o, s:{s:s, s:b, s:o}}", "path", s->path, "context", (json_int_t)s->context, "kv", ns_dtype_name(s->kv),
+                          "architecture", architecture(s->arch), "variants", "source", s->variants->source, "assumed", s->variants->assumed, "list", list);
     if (o && add_families(s, o) == 0)
         return o;
     json_decref(o);
@@ -204,10 +206,10 @@ static void add_storage(json_t *o, const ns_ckpt *c)
     json_object_set_new(o, "largest", largest(c));
 }
 
-json_t *ns_inspect(const ns_ckpt *c, int64_t context, ns_err *e)
+json_t *ns_inspect(const ns_ckpt *c, int64_t context, ns_dtype kv, ns_err *e)
 {
     /* the context is only read: ns_ckpt_dtype_of takes it as it takes every ctx */
-    subject s = { c->dir, c->arch, &c->variants, ns_ckpt_dtype_of, (void *)(uintptr_t)c, context, e };
+    subject s = { c->dir, c->arch, &c->variants, ns_ckpt_dtype_of, (void *)(uintptr_t)c, context, kv, e };
     json_t *o = report(&s);
     if (o)
         add_storage(o, c);
@@ -216,7 +218,7 @@ json_t *ns_inspect(const ns_ckpt *c, int64_t context, ns_err *e)
     return o;
 }
 
-json_t *ns_inspect_config(const char *config_path, const char *nest_path, int64_t context, ns_err *e)
+json_t *ns_inspect_config(const char *config_path, const char *nest_path, int64_t context, ns_dtype kv, ns_err *e)
 {
     json_t *hf = NULL, *nest = NULL, *o = NULL;
     ns_formats formats = { 0 };
@@ -228,7 +230,7 @@ json_t *ns_inspect_config(const char *config_path, const char *nest_path, int64_
         goto out;
     if (ns_variants_parse(arch, nest, nest_path ? nest_path : "nest.json", &variants, e) != 0)
         goto out;
-    subject s = { config_path, arch, &variants, ns_formats_dtype_of, &formats, context, e };
+    subject s = { config_path, arch, &variants, ns_formats_dtype_of, &formats, context, kv, e };
     o = report(&s);
     if (!o)
         ns_fail(e, NS_ENOMEM, "%s: out of memory", config_path);

@@ -129,8 +129,9 @@ static void print_variants(const json_t *report, FILE *out)
     const json_t *full = json_object_get(json_array_get(list, 0), "widths");
     size_t i;
     const char *source = get_str(vs, "source");
-    fprintf(out, "\nsizes (%s%s), KV for %lld tokens, F32 caches\n", strcmp(source, "none") == 0 ? "none stated" : source,
-            json_is_true(json_object_get(vs, "assumed")) ? ", assumed" : "", get_int(report, "context"));
+    fprintf(out, "\nsizes (%s%s), KV for %lld tokens, %s\n", strcmp(source, "none") == 0 ? "none stated" : source,
+            json_is_true(json_object_get(vs, "assumed")) ? ", assumed" : "", get_int(report, "context"),
+            strcmp(get_str(report, "kv"), "F32") == 0 ? "F32 caches" : "in FP8; states F32");
     fprintf(out, "  %-10s %6s %6s %10s %10s %11s %11s %11s %11s\n", "name", "budget", "layers", "params", "active", "weights", "per token", "KV",
             "state");
     json_array_foreach(list, i, v)

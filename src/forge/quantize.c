@@ -54,10 +54,10 @@ static bool is_quantised(ns_dtype t)
 }
 
 /* A scalar of the statistics; absent is an error: the file was made for another checkpoint, or with other exclusions. */
-static int calib_scale(quantizer *q, int layer, ns_role r, const char *part, float divide, float *out)
+static int calib_scale(quantizer *q, int layer, ns_role r, int expert, const char *part, float divide, float *out)
 {
     char name[300];
-    part_name(layer, r, 0, part, name, sizeof name);
+    part_name(layer, r, expert, part, name, sizeof name);
     const ns_tensor *t = ns_store_get(q->calib, name, q->e);
     if (!t)
         return -1;
@@ -290,12 +290,11 @@ static int write_weight(void *ctx, int layer, ns_role r, int expert)
     ns_weight_name(layer, r, expert, name, sizeof name);
     int rc = is_quantised(f.dtype) ? write_matrix(q, &b->mat, name, f.dtype) : copy_plain(q, b);
     if (rc == 0 && is_quantised(f.dtype) && q->calib) {
-        /* the experts of a layer see one input each; the statistics hold their common maximum under the first expert's name */
-        rc = calib_scale(q, layer, r, "input_amax", f.dtype == NS_NVFP4 ? 6 * 448 : 448, &scale);
+        rc = calib_scale(q, layer, r, expert, "input_amax", f.dtype == NS_NVFP4 ? 6 * 448 : 448, &scale);
         rc = rc ? rc : write_scalar(q, scale);
     }
     if (rc == 0 && q->o->kv_fp8 && (r == NS_W_K || r == NS_W_V)) {
-        rc = calib_scale(q, layer, r, "output_amax", 448, &scale);
+        rc = calib_scale(q, layer, r, 0, "output_amax", 448, &scale);
         rc = rc ? rc : write_scalar(q, scale);
     }
     return rc;

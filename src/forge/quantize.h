@@ -11,8 +11,8 @@ typedef struct ns_quantize_opts {
     bool all;                /* every linear layer, the head too; else the published exclusions (formats.h) */
     const char *const *keep; /* shell patterns over module names ("backbone.layers.3.*") that stay as they are */
     int n_keep;
-    /* A safetensors file of F32 scalars: MODULE.input_amax of each quantised module's input, and for kv_fp8 MODULE.output_amax of the key
-     * and value projections. NULL: weights only, no input_scale is written. */
+    /* A safetensors file of F32 scalars, as eval/calibrate writes: MODULE.input_amax of each quantised module's input, each expert's too,
+     * and for kv_fp8 MODULE.output_amax of the key and value projections. NULL: weights only, no input_scale is written. */
     const char *calib;
     bool kv_fp8;             /* k_scale and v_scale, and kv_cache_quant_algo FP8; needs calib */
     bool search;             /* NVFP4: of the block scales near amax/6, the one with the least squared error */

@@ -46,6 +46,8 @@ typedef struct ns_ops {
     void (*ssm_step)(float *s, int n, int p, float decay, float dt, const float *b, const float *c, const float *x, float d, float *y);
     /* y += a * x */
     void (*axpy)(int n, float a, const float *x, float *y);
+    /* y[i] = e4m3(x[i]) * a: one rounding, so every rung has the same bits. */
+    void (*widen_e4m3)(const uint8_t *x, int n, float a, float *y);
 } ns_ops;
 
 enum ns_rung { NS_RUNG_REF, NS_RUNG_AVX2, NS_RUNG_AVX512, NS_RUNG_COUNT };

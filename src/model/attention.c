@@ -1,10 +1,12 @@
 /* Grouped-query attention without positions: softmax(q k^T / sqrt(head_dim)) v, causal, keys and values appended to the cache.
  * One algorithm for one token or many: blocks of query rows (token, head of the group) meet tiles of keys with a running maximum and
- * sum (online softmax). Tiles start at fixed positions, so a token's result does not depend on what else is in the step. */
+ * sum (online softmax). Tiles start at fixed positions, so a token's result does not depend on what else is in the step.
+ * An FP8 cache is rounded as it is appended, and widened a tile at a time: the cache is never there in F32. */
 #include <math.h>
 #include <string.h>
 
 #include "model/block.h"
+#include "tensor/format.h"
 
 enum { TILE = 64, ROWS = 48 };
 
@@ -21,6 +23,25 @@ struct attn {
     size_t work_size;
 };
 
+static void store_row(ns_dtype kv, const float *x, size_t n, float scale, uint8_t *to)
+{
+    if (kv == NS_F32)
+        memcpy(to, x, n * sizeof *x);
+    else
+        for (size_t i = 0; i < n; i++)
+            to[i] = ns_f32_to_e4m3(x[i] / scale);
+}
+
+/* n rows of the cache from `at` on, [n, head_dim]: where they lie, or widened into `wide`. */
+static const float *load_rows(const struct attn *a, const ns_state *s, const uint8_t *cache, int at, int n, float scale, float *wide)
+{
+    const uint8_t *from = cache + (size_t)at * ns_state_row(s);
+    if (s->kv == NS_F32)
+        return (const float *)from;
+    a->st->m->ops->widen_e4m3(from, n * a->pl->head_dim, scale, wide);
+    return wide;
+}
+
 /* Appends one token's keys and values. */
 static void append_task(void *ctx, int t, int thread)
 {
@@ -35,15 +56,15 @@ static void append_task(void *ctx, int t, int thread)
     const ns_layer_state *ls = &state->layer[a->layer];
     for (int g = 0; g < arch->n_kv_heads; g++) {
         size_t from = ((size_t)t * (size_t)arch->n_kv_heads + (size_t)g) * hd;
-        size_t to = ((size_t)g * (size_t)state->context + (size_t)(state->len + t - a->st->first[item])) * hd;
-        memcpy(ls->k + to, a->k + from, hd * sizeof(float));
-        memcpy(ls->v + to, a->v + from, hd * sizeof(float));
+        size_t to = ((size_t)g * (size_t)state->context + (size_t)(state->len + t - a->st->first[item])) * ns_state_row(state);
+        store_row(state->kv, a->k + from, hd, a->pl->vec.k_scale, ls->k + to);
+        store_row(state->kv, a->v + from, hd, a->pl->vec.v_scale, ls->v + to);
     }
 }
 
 struct rows {
     int n, first, limit; /* rows; index of the first among the item's; the last position any of them sees, plus one */
-    float *q, *o, *p, *kt, *max, *sum;
+    float *q, *o, *p, *kt, *wide, *max, *sum;
 };
 
 static const float *query_of(const struct attn *a, int item, int g, int row)
@@ -81,8 +102,8 @@ static void block_task(void *ctx, int t, int thread)
     int item = a->task_item[t / arch->n_kv_heads], g = t % arch->n_kv_heads, hd = a->pl->head_dim;
     size_t uhd = (size_t)hd;
     const ns_state *state = a->st->items[item].state;
-    const float *k = state->layer[a->layer].k + (size_t)g * (size_t)state->context * uhd;
-    const float *v = state->layer[a->layer].v + (size_t)g * (size_t)state->context * uhd;
+    const size_t head = (size_t)g * (size_t)state->context * ns_state_row(state);
+    const uint8_t *k = state->layer[a->layer].k + head, *v = state->layer[a->layer].v + head;
     struct rows r = { .first = a->task_row[t / arch->n_kv_heads] };
     int all = a->st->items[item].n * a->per_kv;
     r.n = all - r.first < a->row_block ? all - r.first : a->row_block;
@@ -91,7 +112,8 @@ static void block_task(void *ctx, int t, int thread)
     r.o = r.q + ROWS * uhd;
     r.p = r.o + ROWS * uhd;
     r.kt = r.p + ROWS * TILE;
-    r.max = r.kt + TILE * uhd;
+    r.wide = r.kt + TILE * uhd;
+    r.max = r.wide + TILE * uhd;
     r.sum = r.max + ROWS;
     float scale = 1.0f / sqrtf((float)hd);
     for (int i = 0; i < r.n; i++) {
@@ -104,12 +126,14 @@ static void block_task(void *ctx, int t, int thread)
     memset(r.o, 0, (size_t)r.n * uhd * sizeof(float));
     for (int at = 0; at < r.limit; at += TILE) {
         int n = r.limit - at < TILE ? r.limit - at : TILE;
+        const float *tile = load_rows(a, state, k, at, n, a->pl->vec.k_scale, r.wide);
         for (int i = 0; i < n; i++)
             for (int j = 0; j < hd; j++)
-                r.kt[j * TILE + i] = k[(size_t)(at + i) * uhd + (size_t)j];
+                r.kt[j * TILE + i] = tile[(size_t)i * uhd + (size_t)j];
         o->gemm(r.n, n, hd, r.q, uhd, 1, r.kt, TILE, r.p, TILE, false);
         softmax_tile(a, &r, at, n, state->len);
-        o->gemm(r.n, hd, n, r.p, TILE, 1, v + (size_t)at * uhd, uhd, r.o, uhd, true);
+        tile = load_rows(a, state, v, at, n, a->pl->vec.v_scale, r.wide);
+        o->gemm(r.n, hd, n, r.p, TILE, 1, tile, uhd, r.o, uhd, true);
     }
     for (int i = 0; i < r.n; i++) {
         float *out = a->out + (query_of(a, item, g, r.first + i) - a->q);
@@ -135,7 +159,7 @@ static void list_tasks(struct attn *a)
             a->task_item[a->n_tasks] = i;
             a->task_row[a->n_tasks++] = r;
         }
-    a->work_size = (size_t)((2 * ROWS + TILE) * a->pl->head_dim + ROWS * TILE + 2 * ROWS + 15) / 16 * 16;
+    a->work_size = (size_t)((2 * ROWS + 2 * TILE) * a->pl->head_dim + ROWS * TILE + 2 * ROWS + 15) / 16 * 16;
     a->work = ns_scratch_get(st->s, a->work_size * (size_t)threads, sizeof(float));
 }
 
@@ -162,7 +186,12 @@ void ns_attention_forward(ns_step *st, int layer, const float *x, float *out)
         { .w = wk, .n_rows = (int)kv, .x = &in, .m = st->n_tokens, .y = k, .ldy = kv, .bias = pl->vec.k_bias },
         { .w = wv, .n_rows = (int)kv, .x = &in, .m = st->n_tokens, .y = v, .ldy = kv, .bias = pl->vec.v_bias },
     };
+    ns_tap_input(st, layer, NS_W_Q, 0, &in, NULL, in.m);
+    ns_tap_input(st, layer, NS_W_K, 0, &in, NULL, in.m);
+    ns_tap_input(st, layer, NS_W_V, 0, &in, NULL, in.m);
     ns_products_run(st->m, st->s, p, 3);
+    if (st->tap && st->tap->kv && !ns_scratch_failed(st->s))
+        st->tap->kv(st->tap->ctx, layer, k, v, st->n_tokens, (int)kv);
     ns_parallel(st->m, st->n_tokens, append_task, &a);
     ns_parallel(st->m, a.n_tasks * arch->n_kv_heads, block_task, &a);
     if (pl->mask)

@@ -22,6 +22,8 @@ void ns_mlp_forward(ns_step *st, int layer, const float *x, float *out);
 
 /* y = W x for a whole input, one product. */
 void ns_linear(ns_step *st, int layer, ns_role role, const ns_segs *rows, int n_rows, ns_acts *x, const float *bias, float *y, size_t ldy);
+/* Shows the tap what a matrix is about to multiply; ns_linear does so itself. */
+void ns_tap_input(const ns_step *st, int layer, ns_role role, int expert, const ns_acts *x, const int *idx, int n);
 /* Zeroes what a hard mask kills in each of n vectors of `full` entries, ld apart. */
 void ns_mask_segs(float *v, size_t ld, int n, int full, const ns_segs *live);
 void ns_mask_prefix(float *v, size_t ld, int n, int full, int live);

@@ -26,8 +26,16 @@ void ns_linear(ns_step *st, int layer, ns_role role, const ns_segs *rows, int n_
 {
     ns_product p = { .w = &ns_ckpt_weight(st->m->ckpt, layer, role, 0)->mat, .rows = rows, .n_rows = n_rows, .x = x, .m = x->m,
                      .y = y, .ldy = ldy, .bias = bias };
+    ns_tap_input(st, layer, role, 0, x, NULL, x->m);
     if (!ns_scratch_failed(st->s))
         ns_products_run(st->m, st->s, &p, 1);
+}
+
+void ns_tap_input(const ns_step *st, int layer, ns_role role, int expert, const ns_acts *x, const int *idx, int n)
+{
+    if (st->tap && st->tap->input && !ns_scratch_failed(st->s))
+        st->tap->input(st->tap->ctx, &(ns_step_input){ .layer = layer, .expert = expert, .role = role, .x = x->x, .ld = x->ldx, .idx = idx,
+                                                       .n = n, .cols = x->cols.total });
 }
 
 struct norm {

@@ -66,6 +66,10 @@ static int widen_layer(ns_model *m, int layer, ns_err *e)
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (ns_weight_exists(m->arch, layer, list[i].role) && widen(m, layer, list[i].role, 0, list[i].to, e) != 0)
             return -1;
+    if (m->arch->layers[layer].kind == NS_LAYER_ATTENTION) {
+        v->k_scale = ns_ckpt_weight(m->ckpt, layer, NS_W_K, 0)->kv_factor;
+        v->v_scale = ns_ckpt_weight(m->ckpt, layer, NS_W_V, 0)->kv_factor;
+    }
     for (int h = 0; v->a && h < m->arch->layers[layer].width[NS_AXIS_MAMBA_HEADS]; h++)
         v->a[h] = -expf(v->a[h]);
     if (ns_weight_exists(m->arch, layer, NS_W_CONV) && widen_conv(m, layer, &v->conv_w, e) != 0)
@@ -90,6 +94,20 @@ int ns_model_init(ns_model *m, const ns_ckpt *c, const ns_ops *ops, ns_pool *poo
 fail:
     ns_model_release(m);
     return -1;
+}
+
+ns_state *ns_model_state(const ns_model *m, const ns_cut *cut, int context, ns_err *e)
+{
+    return ns_state_new(m->arch, cut, m->kv, context, e);
+}
+
+int ns_model_unscaled(const ns_model *m)
+{
+    int n = 0;
+    for (int i = 0; i < m->arch->n_layers; i++)
+        n += m->arch->layers[i].kind == NS_LAYER_ATTENTION &&
+             (!ns_ckpt_weight(m->ckpt, i, NS_W_K, 0)->kv_scale || !ns_ckpt_weight(m->ckpt, i, NS_W_V, 0)->kv_scale);
+    return n;
 }
 
 void ns_model_release(ns_model *m)

@@ -20,6 +20,7 @@ typedef struct ns_vectors {
     float *gated_norm;                               /* [inner] */
     float *in_bias, *out_bias;                       /* Mamba projections */
     float *q_bias, *k_bias, *v_bias, *o_bias;
+    float k_scale, v_scale;                          /* of an FP8 cache; 1 where the checkpoint has none */
     float *correction;                               /* [experts] */
     float *latent_in_bias, *latent_out_bias, *shared_up_bias, *shared_down_bias, *up_bias, *down_bias;
 } ns_vectors;
@@ -31,11 +32,16 @@ typedef struct ns_model {
     ns_pool *pool;       /* borrowed */
     ns_vectors *vec;     /* [n_layers] */
     float *final_norm;
+    ns_dtype kv;         /* how its states keep keys and values: NS_F32, until the owner says NS_F8_E4M3 */
     ns_arena arena;
 } ns_model;
 
 int ns_model_init(ns_model *m, const ns_ckpt *c, const ns_ops *ops, ns_pool *pool, ns_err *e);
 void ns_model_release(ns_model *m);
+/* An empty state for a size of the model. */
+ns_state *ns_model_state(const ns_model *m, const ns_cut *cut, int context, ns_err *e);
+/* Attention layers for which the checkpoint has no k_scale or no v_scale. */
+int ns_model_unscaled(const ns_model *m);
 
 /* One layer of a plan: live sizes, and the segments of the full dimensions that are live. */
 typedef struct ns_plan_layer {
@@ -73,13 +79,27 @@ typedef struct ns_item {
     float *logits;
 } ns_item;
 
-/* Looks at a step from inside; both members may be NULL. */
+/* What a matrix multiplies in a step: rows of `cols` live entries, ld apart; idx (NULL: all in order) says which. */
+typedef struct ns_step_input {
+    int layer, expert; /* -1 the head; 0 where there are no experts, which count as in the full model */
+    ns_role role;
+    const float *x;
+    size_t ld;
+    const int *idx;
+    int n, cols;
+} ns_step_input;
+
+/* Looks at a step from inside; any member may be NULL. */
 typedef struct ns_step_tap {
     void *ctx;
     /* The residual stream [n_tokens, hidden] after a layer. */
     void (*hidden)(void *ctx, int layer, const float *x, int n_tokens, int hidden);
     /* The router's picks [n_tokens, topk], experts as the full model counts them, in the order of selection. */
     void (*router)(void *ctx, int layer, const int *expert, const float *weight, int n_tokens, int topk);
+    /* Every matrix's input: projections, experts (those chosen), head. */
+    void (*input)(void *ctx, const ns_step_input *in);
+    /* Keys and values [n_tokens, kv heads * head_dim], biases added, before they are stored. */
+    void (*kv)(void *ctx, int layer, const float *k, const float *v, int n_tokens, int width);
 } ns_step_tap;
 
 /* Working memory of a step; grows to the largest step seen and is reused. One per thread of control. */

@@ -173,9 +173,11 @@ static void run_experts(struct moe *m, bool up, ns_acts *in, ns_acts *shared_in,
         p[n].idx = (up ? m->token : m->order) + m->start[e];
         p[n].ldy = (size_t)p[n].n_rows;
         p[n].y = (up ? m->mid : m->down) + (size_t)m->start[e] * p[n].ldy;
+        ns_tap_input(st, m->layer, up ? NS_W_EXPERT_UP : NS_W_EXPERT_DOWN, full, in, p[n].idx, rows);
         n++;
     }
-    if (pl->shared)
+    if (pl->shared) {
+        ns_tap_input(st, m->layer, up ? NS_W_SHARED_UP : NS_W_SHARED_DOWN, 0, shared_in, NULL, st->n_tokens);
         p[n++] = (ns_product){ .w = mat_of(st, m->layer, up ? NS_W_SHARED_UP : NS_W_SHARED_DOWN, 0),
                                .n_rows = up ? pl->shared : st->hidden,
                                .x = shared_in,
@@ -183,6 +185,7 @@ static void run_experts(struct moe *m, bool up, ns_acts *in, ns_acts *shared_in,
                                .y = up ? m->shared_mid : m->shared_down,
                                .ldy = (size_t)(up ? pl->shared : st->hidden),
                                .bias = up ? pl->vec.shared_up_bias : pl->vec.shared_down_bias };
+    }
     ns_products_run(st->m, st->s, p, n);
 }
 

@@ -1,25 +1,26 @@
 #include "model/state.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/file.h"
 
-/* Floats of one layer's parts. */
+/* One layer's parts: bytes of the keys, and as many of the values; floats. */
 struct shape {
     size_t kv, conv, ssm;
 };
 
-static struct shape shape_of(const ns_arch *a, const ns_cut *c, int layer, int context)
+static struct shape shape_of(const ns_arch *a, const ns_cut *c, ns_dtype kv, int layer, int context)
 {
     struct shape s = { 0 };
     const int *w = c->layer[layer].width;
     if (!c->layer[layer].keep)
         return s;
     if (a->layers[layer].kind == NS_LAYER_ATTENTION)
-        s.kv = (size_t)a->n_kv_heads * (size_t)a->head_dim * (size_t)context;
+        s.kv = (size_t)a->n_kv_heads * ns_dtype_row_bytes(kv, (size_t)a->head_dim) * (size_t)context;
     if (a->layers[layer].kind == NS_LAYER_MAMBA) {
         s.conv = (size_t)(a->conv_kernel - 1) * (size_t)ns_cut_dim(a, c, layer, NS_DIM_CONV);
         s.ssm = (size_t)w[NS_AXIS_MAMBA_HEADS] * (size_t)w[NS_AXIS_SSM_STATE] * (size_t)w[NS_AXIS_MAMBA_HEAD_DIM];
@@ -27,15 +28,14 @@ static struct shape shape_of(const ns_arch *a, const ns_cut *c, int layer, int c
     return s;
 }
 
-static size_t line(size_t floats)
+static size_t line(size_t bytes)
 {
-    return (floats + 15) / 16 * 16;
+    return (bytes + 63) / 64 * 64;
 }
 
-ns_state *ns_state_new(const ns_arch *a, const ns_cut *cut, int context, ns_err *e)
+ns_state *ns_state_new(const ns_arch *a, const ns_cut *cut, ns_dtype kv, int context, ns_err *e)
 {
     ns_state *s = calloc(1, sizeof *s);
-    size_t floats = 0;
     if (context < 1) {
         free(s);
         ns_fail(e, NS_EINVAL, "context %d: at least 1", context);
@@ -44,27 +44,28 @@ ns_state *ns_state_new(const ns_arch *a, const ns_cut *cut, int context, ns_err 
     if (!s || !(s->layer = calloc((size_t)a->n_layers, sizeof *s->layer)) || ns_cut_copy(cut, &s->cut, e) != 0)
         goto no_memory;
     s->arch = a;
+    s->kv = kv;
     s->context = context;
     for (int i = 0; i < a->n_layers; i++) {
-        struct shape h = shape_of(a, cut, i, context);
-        floats += 2 * line(h.kv) + line(h.conv) + line(h.ssm);
+        struct shape h = shape_of(a, cut, kv, i, context);
+        s->bytes += 2 * line(h.kv) + line(h.conv * sizeof(float)) + line(h.ssm * sizeof(float));
     }
-    s->bytes = floats * sizeof(float);
     /* an anonymous mapping: zeroed, and paged in only as the context fills */
     s->memory = mmap(NULL, s->bytes ? s->bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (s->memory == MAP_FAILED) {
         s->memory = NULL;
         goto no_memory;
     }
-    float *p = s->memory;
+    uint8_t *p = s->memory;
     for (int i = 0; i < a->n_layers; i++) {
-        struct shape h = shape_of(a, cut, i, context);
+        struct shape h = shape_of(a, cut, kv, i, context);
         ns_layer_state *l = &s->layer[i];
         *l = (ns_layer_state){ .k = p, .v = p + line(h.kv), .conv_len = h.conv, .ssm_len = h.ssm };
         p += 2 * line(h.kv);
-        l->conv = p;
-        l->ssm = p + line(h.conv);
-        p += line(h.conv) + line(h.ssm);
+        l->conv = (float *)p; /* lines keep every part aligned */
+        p += line(h.conv * sizeof(float));
+        l->ssm = (float *)p;
+        p += line(h.ssm * sizeof(float));
     }
     return s;
 no_memory:
@@ -165,11 +166,12 @@ void ns_mark_free(ns_mark *m)
 }
 
 /* ---- files ----
- * "NSSTATE1", then little-endian: u32 layers, u32 tokens, u32 kv heads, u32 head_dim, u32 vocab; per layer u8 kind, u64 conv floats,
- * u64 ssm floats; i32 ids[tokens]; per layer: k [kv head][tokens][head_dim], v likewise, conv, ssm (F32); u64 n and n bytes of the
- * caller's. */
+ * "NSSTATE2", the kv type's name in 8 bytes; then little-endian: u32 layers, u32 tokens, u32 kv heads, u32 head_dim, u32 vocab; per
+ * layer u8 kind, u64 conv floats, u64 ssm floats; i32 ids[tokens]; per layer: k [kv head][tokens][head_dim] in the kv type, v likewise,
+ * conv, ssm (F32); u64 n and n bytes of the caller's. */
 
-static const char magic[8] = "NSSTATE1";
+static const char magic[8] = "NSSTATE2";
+enum { KV_NAME = 8 };
 
 /* Floats that go into the file: a layer that was dropped when the cache went over to a smaller size still has memory, but no part. */
 static size_t conv_saved(const ns_state *s, int layer)
@@ -186,7 +188,10 @@ static void header(const ns_state *s, ns_buf *b)
 {
     uint32_t h[5] = { (uint32_t)s->arch->n_layers, (uint32_t)s->len, (uint32_t)s->arch->n_kv_heads, (uint32_t)s->arch->head_dim,
                       (uint32_t)s->arch->vocab_size };
+    char kv[KV_NAME] = { 0 };
+    snprintf(kv, sizeof kv, "%s", ns_dtype_name(s->kv));
     ns_buf_add(b, magic, sizeof magic);
+    ns_buf_add(b, kv, sizeof kv);
     ns_buf_add(b, h, sizeof h);
     for (int i = 0; i < s->arch->n_layers; i++) {
         uint64_t n[2] = { conv_saved(s, i), ssm_saved(s, i) };
@@ -209,7 +214,7 @@ int ns_state_save_with(const ns_state *s, const int *ids, const void *extra, siz
 {
     ns_outfile o = { 0 };
     ns_buf b = { 0 };
-    size_t hd = (size_t)s->arch->head_dim, len = (size_t)s->len;
+    size_t row = ns_state_row(s), len = (size_t)s->len;
     int rc = ns_outfile_open(&o, path, e);
     header(s, &b);
     if (rc == 0 && b.failed)
@@ -222,7 +227,7 @@ int ns_state_save_with(const ns_state *s, const int *ids, const void *extra, siz
         const ns_layer_state *l = &s->layer[i];
         for (int t = 0; has_kv(s, i) && t < 2; t++)
             for (int g = 0; rc == 0 && g < s->arch->n_kv_heads; g++)
-                rc = ns_outfile_write(&o, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * hd, len * hd * sizeof(float), e);
+                rc = ns_outfile_write(&o, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * row, len * row, e);
         if (rc == 0)
             rc = ns_outfile_write(&o, l->conv, conv_saved(s, i) * sizeof(float), e);
         if (rc == 0)
@@ -259,12 +264,12 @@ static bool take_into(const ns_map *m, size_t *at, void *to, size_t n)
 
 static int load_layers(ns_state *s, const ns_map *m, size_t *at, size_t len)
 {
-    size_t hd = (size_t)s->arch->head_dim;
+    size_t row = ns_state_row(s);
     for (int i = 0; i < s->arch->n_layers; i++) {
         const ns_layer_state *l = &s->layer[i];
         for (int t = 0; has_kv(s, i) && t < 2; t++)
             for (int g = 0; g < s->arch->n_kv_heads; g++)
-                if (!take_into(m, at, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * hd, len * hd * sizeof(float)))
+                if (!take_into(m, at, (t ? l->v : l->k) + (size_t)g * (size_t)s->context * row, len * row))
                     return -1;
         if (!take_into(m, at, l->conv, conv_saved(s, i) * sizeof(float)) || !take_into(m, at, l->ssm, ssm_saved(s, i) * sizeof(float)))
             return -1;
@@ -312,10 +317,17 @@ int ns_state_load_with(ns_state *s, const char *path, int **ids, void **extra, s
     if (ns_map_open(&m, path, e) != 0)
         return -1;
     header(s, &want);
-    const size_t len_at = sizeof magic + sizeof(uint32_t);
+    const size_t len_at = sizeof magic + KV_NAME + sizeof(uint32_t);
     const uint8_t *h = take(&m, &at, want.len);
     if (want.failed || !h || memcmp(h, magic, sizeof magic) != 0) {
         ns_fail(e, NS_EFORMAT, "%s: not a saved state", path);
+        goto done;
+    }
+    if (memcmp(h + sizeof magic, want.data + sizeof magic, KV_NAME) != 0) {
+        const char *name = (const char *)h + sizeof magic;
+        int kv = ns_dtype_find(name, strnlen(name, KV_NAME));
+        ns_fail(e, NS_EINVAL, "%s: keys and values are stored as %s, and this state keeps them as %s", path,
+                kv < 0 ? "an unknown type" : ns_dtype_name((ns_dtype)kv), ns_dtype_name(s->kv));
         goto done;
     }
     memcpy(&len, h + len_at, sizeof len);

@@ -116,3 +116,8 @@ int ns_cut_cost(const ns_arch *a, const ns_cut *c, ns_dtype_of_fn *dtype_of, voi
     }
     return 0;
 }
+
+void ns_cost_set_kv(ns_cost *c, ns_dtype kv)
+{
+    c->kv_bytes_per_token = c->kv_bytes_per_token / (int64_t)sizeof(float) * (int64_t)ns_dtype_bits(kv) / 8;
+}

@@ -63,10 +63,12 @@ typedef struct ns_cost {
     int64_t weight_bytes;   /* stored bytes with block and tensor scales */
     int64_t weight_bytes_by_dtype[NS_DTYPE_COUNT];
     int64_t active_bytes;   /* weight bytes read to decode one token: one embedding row, top-k experts, the head */
-    int64_t kv_bytes_per_token, state_bytes; /* in the engine's own layout: F32 KV, F32 SSM and conv state, per sequence */
+    int64_t kv_bytes_per_token, state_bytes; /* in the engine's own layout, F32, per sequence */
     double flops_per_token; /* 2 x multiply-accumulates of decode at position 0 */
 } ns_cost;
 int ns_cut_cost(const ns_arch *a, const ns_cut *c, ns_dtype_of_fn *dtype_of, void *ctx, ns_cost *out, ns_err *e);
+/* Counts keys and values as stored in `kv` (NS_F32, NS_F8_E4M3) where ns_cut_cost counted F32. */
+void ns_cost_set_kv(ns_cost *c, ns_dtype kv);
 
 /* config.json of the sliced model: the parent's with the dims, layers and (where widths differ between layers) block_configs of
  * the cut. Everything else is kept as it stands, quantization_config included: its module names still count the parent's layers. */

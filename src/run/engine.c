@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "text/template_dir.h"
 
 const char *ns_version(void)
@@ -110,6 +111,9 @@ ns_engine *ns_engine_open(const char *dir, const ns_engine_opts *opts, ns_err *e
     en->ckpt = ns_ckpt_open(dir, &(ns_ckpt_opts){ .nest_path = o->nest_path, .huge_pages = o->huge_pages }, e);
     if (!en->ckpt || ns_model_init(&en->model, en->ckpt, ops, en->pool, e) != 0)
         goto fail;
+    en->model.kv = o->kv == NS_KV_FP8 ? NS_F8_E4M3 : NS_F32;
+    if (o->kv == NS_KV_FP8 && ns_model_unscaled(&en->model))
+        ns_log("%s: no k_scale and v_scale in %d attention layers: their FP8 cache has scale 1", dir, ns_model_unscaled(&en->model));
     for (int i = 0; i < en->model.arch->n_eos; i++)
         add_stop(en, en->model.arch->eos_ids[i]);
     if (read_generation(en, e) != 0 || (!o->no_text && open_text(en, e) != 0))

@@ -74,7 +74,7 @@ ns_session *ns_session_new(ns_engine *en, const ns_session_opts *opts, ns_err *e
         goto fail;
     }
     s->plan = ns_plan_new(&en->model, &cut, e);
-    s->state = ns_state_new(en->model.arch, &cut, context, e);
+    s->state = ns_model_state(&en->model, &cut, context, e);
     if (!s->plan || !s->state)
         goto fail;
     ns_cut_release(&cut);
@@ -296,7 +296,7 @@ int ns_session_sync(ns_session *s, const int *ids, size_t n, ns_err *e)
 /* The prefix again, at the plan's size, into an empty state of its shape. The old state goes only when the new one is complete. */
 static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
 {
-    ns_state *state = ns_state_new(s->en->model.arch, &plan->cut, s->state->context, e), *old = s->state;
+    ns_state *state = ns_model_state(&s->en->model, &plan->cut, s->state->context, e), *old = s->state;
     ns_plan *old_plan = s->plan;
     int n = s->n;
     if (!state)

@@ -19,6 +19,13 @@ static void fill_info(const ns_cost *c, const char *name, double budget, bool as
                            .kv_bytes_per_token = c->kv_bytes_per_token };
 }
 
+static int cost_of(const ns_engine *en, const ns_cut *cut, ns_cost *out, ns_err *e)
+{
+    int rc = ns_cut_cost(en->model.arch, cut, ns_ckpt_dtype_of, en->ckpt, out, e);
+    ns_cost_set_kv(out, en->model.kv);
+    return rc;
+}
+
 int ns_engine_n_sizes(const ns_engine *en)
 {
     return en->ckpt->variants.n;
@@ -30,7 +37,7 @@ int ns_engine_size(const ns_engine *en, int i, ns_size_info *out, ns_err *e)
     if (i < 0 || i >= en->ckpt->variants.n)
         return ns_fail(e, NS_EINVAL, "size %d: there are %d", i, en->ckpt->variants.n);
     const ns_variant *v = &en->ckpt->variants.v[i];
-    if (ns_cut_cost(en->model.arch, &v->cut, ns_ckpt_dtype_of, en->ckpt, &cost, e) != 0)
+    if (cost_of(en, &v->cut, &cost, e) != 0)
         return -1;
     fill_info(&cost, v->name, v->budget, en->ckpt->variants.assumed, out);
     return 0;
@@ -84,7 +91,7 @@ static int fit(const ns_engine *en, const char *text, int context, ns_cut *out, 
     for (int i = 0; i < vs->n; i++) { /* widest first */
         const ns_variant *v = &vs->v[i];
         ns_cost cost;
-        if (ns_cut_cost(en->model.arch, &v->cut, ns_ckpt_dtype_of, en->ckpt, &cost, e) != 0)
+        if (cost_of(en, &v->cut, &cost, e) != 0)
             return -1;
         need = cost.weight_bytes + cost.state_bytes + context * cost.kv_bytes_per_token + scratch_bytes(en->model.arch, &v->cut);
         if (need <= limit) {
@@ -111,7 +118,7 @@ int ns_engine_resolve(const ns_engine *en, const char *size, int context, char *
     ns_cost cost;
     if (ns_engine_cut(en, size, context, &cut, name, cap, e) != 0)
         return -1;
-    int rc = ns_cut_cost(en->model.arch, &cut, ns_ckpt_dtype_of, en->ckpt, &cost, e);
+    int rc = cost_of(en, &cut, &cost, e);
     if (rc == 0) {
         const ns_variant *v = ns_variants_find(&en->ckpt->variants, name);
         fill_info(&cost, name, v ? v->budget : 0.0, v && en->ckpt->variants.assumed, out);

@@ -325,6 +325,32 @@ static void elementwise_match(void **state)
     }
 }
 
+/* Every code, in every place of a vector: the same bits, but for what kind of NaN it is. */
+static void codes_widen_alike(void **state)
+{
+    const ns_ops *o = *state, *ref = ns_ops_find(NS_RUNG_REF);
+    ns_rng r;
+    ns_rng_init(&r, 9);
+    for (int n = 1; n <= 300; n++) {
+        size_t un = (size_t)n;
+        uint8_t *x = malloc(un);
+        float *y[2] = { guarded(un), guarded(un) }, a = n % 3 ? (float)ns_rng_uniform(&r) : 1.0f;
+        for (int i = 0; i < n; i++)
+            x[i] = (uint8_t)(n + i);
+        ref->widen_e4m3(x, n, a, y[0]);
+        o->widen_e4m3(x, n, a, y[1]);
+        for (int i = 0; i < n; i++) {
+            if (x[i] % 128 == 127 ? y[1][i] == y[1][i] : memcmp(&y[0][i], &y[1][i], sizeof a) != 0)
+                fail_msg("code %d times %.9g: %.9g, the reference says %.9g", x[i], (double)a, (double)y[1][i], (double)y[0][i]);
+            if (x[i] % 128 != 127)
+                assert_true(y[0][i] == ns_e4m3_to_f32(x[i]) * a);
+        }
+        done(y[0], un);
+        done(y[1], un);
+        free(x);
+    }
+}
+
 static void recurrences_match(void **state)
 {
     const ns_ops *o = *state, *ref = ns_ops_find(NS_RUNG_REF);
@@ -392,15 +418,15 @@ static int setup_avx512(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[14];
+    struct CMUnitTest tests[16];
     size_t n = 0;
 #define ADD(rung)                                                                                                              \
     if (ns_ops_find(NS_RUNG_##rung)) {                                                                                         \
         CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, magnitudes_matter_not,             \
-                                   gemm_matches, elementwise_match, recurrences_match };                                       \
+                                   gemm_matches, elementwise_match, codes_widen_alike, recurrences_match };                    \
         const char *names[] = { #rung " matmul", #rung " company", #rung " NaN", #rung " magnitudes", #rung " gemm",          \
-                                #rung " elementwise", #rung " recurrences" };                                                  \
-        for (size_t i = 0; i < 7; i++)                                                                                         \
+                                #rung " elementwise", #rung " codes", #rung " recurrences" };                                  \
+        for (size_t i = 0; i < 8; i++)                                                                                         \
             tests[n++] = (struct CMUnitTest){ names[i], f[i], SETUP_##rung, NULL, NULL };                                      \
     } else                                                                                                                     \
         printf("skipped: this machine has no %s\n", #rung);

@@ -37,7 +37,7 @@ want "help" 0 "slice" "$N" help
 want "version" 0 "^nestar [0-9]" "$N" --version
 want "unknown command" 2 "frobnicate" "$N" frobnicate
 want "help for one command" 0 "Examples:" "$N" help slice
-for c in run chat inspect slice synth score logits tokenize template bench; do
+for c in run chat inspect slice synth score logits tokenize template bench calibrate; do
     want "$c --help" 0 "  nestar $c " "$N" $c --help
     want "$c: unknown option" 2 "nestar $c: " "$N" $c --frobnicate
     want "$c: no argument" 2 "is missing" "$N" $c
@@ -310,6 +310,30 @@ want "quantize: cache without statistics" 1 "statistics" "$N" quantize ck --form
 want "quantize: missing statistics" 1 "nostats" "$N" quantize ck --format fp8 --calib nostats -o q-bad
 want "quantize: twice" 1 "already" "$N" quantize q-fp8 --format nvfp4 -o q-bad
 absent "quantize: nothing left" q-bad
+
+
+printf 'One text.\n\nAnother text, a little longer.\n' >calib.txt
+want "calibrate" 0 "keys and values of 1 attention layer" "$N" calibrate ck --data calib.txt -o calib.st
+want "calibrate: more sizes" 0 "matrices" "$N" calibrate ck --data calib.txt --size big --size small -o calib2.st
+want "calibrate: a layer that no size has" 0 "none of the sizes" "$N" calibrate ck --data calib.txt --size layers=0-6 -o calib3.st
+want "calibrate: unknown size" 1 "huge" "$N" calibrate ck --data calib.txt --size huge -o calib4.st
+want "calibrate: no data" 2 "data" "$N" calibrate ck -o calib4.st
+want "calibrate: missing data" 1 "nowhere" "$N" calibrate ck --data nowhere.txt -o calib4.st
+absent "calibrate: nothing left" calib4.st
+want "quantize with statistics" 0 "matrices" "$N" quantize ck --format fp8 --calib calib.st --kv fp8 -o q-calib
+said "quantize: the cache's algorithm" '"kv_cache_quant_algo": "FP8"' q-calib/hf_quant_config.json
+said "quantize: scales of the cache" 'k_proj.k_scale' q-calib/model.safetensors
+said "quantize: scales of activations" 'experts.7.down_proj.input_scale' q-calib/model.safetensors
+want "quantize: statistics of another size" 1 "layers.7" "$N" quantize ck --format fp8 --calib calib3.st -o q-bad
+absent "quantize: nothing left" q-bad
+
+want "run with an FP8 cache" 0 "size full" "$N" run q-calib --kv fp8 -p hello -n 4 --ignore-eos --seed 1 --save-state kv.state
+want "run: a state of the other cache" 1 "stored as F8_E4M3" "$N" run q-calib -p more -n 4 --load-state kv.state
+want "run: no scales, said" 0 "no k_scale" "$N" run ck --kv fp8 -p hello -n 4 --ignore-eos --seed 1
+want "run: unknown cache" 2 "neither f32 nor fp8" "$N" run ck --kv int8 -p hello
+want "inspect --kv" 0 "in FP8; states F32" "$N" inspect --kv fp8 ck
+want "compare caches" 0 "^full" "$N" compare q-calib --data calib.txt --kv-a f32 --kv fp8 --size full
+if grep -q "^full  *0.000000  *0.0000" out; then bad "compare caches: they differ" "a divergence of 0"; else ok "compare caches: they differ"; fi
 
 sed 's/MEM\*EME-/MEM*EMEM/' config.json >moe.json
 want "synth for export" 0 "" "$N" synth moe.json -o moe --dtype bf16 --seed 2 --text-dir text

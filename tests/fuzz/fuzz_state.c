@@ -12,14 +12,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { CONTEXT = 6, SIZES = 3 };
+enum { CONTEXT = 6, SIZES = 4 };
 
 static const char config[] =
     "{\"model_type\": \"nemotron_h\", \"hybrid_override_pattern\": \"M*M-\", \"num_hidden_layers\": 4, \"hidden_size\": 4, \"vocab_size\": 9,"
     " \"intermediate_size\": 4, \"mamba_num_heads\": 2, \"n_groups\": 1, \"mamba_head_dim\": 2, \"ssm_state_size\": 2, \"conv_kernel\": 3,"
     " \"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 2, \"layer_norm_epsilon\": 1e-5}";
 
-static ns_state *states[SIZES]; /* all of it, fewer heads, without the last Mamba layer */
+static ns_state *states[SIZES]; /* all of it, fewer heads, without the last Mamba layer, all of it with an FP8 cache */
 
 static void check(int ok)
 {
@@ -40,7 +40,7 @@ static void set_up(void)
             check(ns_cut_set(a, &cut, NS_AXIS_MAMBA_HEADS, 1));
         if (i == 2)
             cut.layer[2].keep = false;
-        states[i] = ns_state_new(a, &cut, CONTEXT, &e);
+        states[i] = ns_state_new(a, &cut, i == 3 ? NS_F8_E4M3 : NS_F32, CONTEXT, &e);
         check(states[i] != NULL);
         ns_cut_release(&cut);
     }

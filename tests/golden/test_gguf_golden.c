@@ -74,7 +74,7 @@ static void check_size(ns_engine *en, const char *size, const float *want, const
     if (ns_engine_cut(en, size, n, &cut, name, sizeof name, &e) != 0)
         fail_msg("%s", e.msg);
     ns_plan *plan = ns_plan_new(&en->model, &cut, &e);
-    ns_state *state = ns_state_new(en->model.arch, &cut, n, &e);
+    ns_state *state = ns_model_state(&en->model, &cut, n, &e);
     ns_scratch *scratch = ns_scratch_new();
     ns_item item = { .state = state, .ids = ids, .n = n, .n_logits = n, .logits = got };
     assert_int_equal(ns_forward(plan, &item, 1, scratch, NULL, &e), 0);

@@ -110,11 +110,11 @@ static void run_fixture(const char *dir, const ns_ops *ops, ns_pool *pool)
     assert_int_equal(ns_cut_full(ck->arch, &full, &e), 0);
     ns_plan *plan = ns_plan_new(&m, &full, &e);
     ns_scratch *s = ns_scratch_new();
-    ns_state *state = ns_state_new(ck->arch, &full, n, &e);
+    ns_state *state = ns_state_new(ck->arch, &full, NS_F32, n, &e);
     struct compare c = { .want = want, .n = n, .n_expected = (int)logits_t->shape[0], .arch = ck->arch };
     float *logits = malloc((size_t)c.n_expected * (size_t)vocab * sizeof *logits);
     ns_item item = { .state = state, .ids = ids, .n = n, .n_logits = c.n_expected, .logits = logits };
-    ns_step_tap tap = { &c, on_hidden, on_router };
+    ns_step_tap tap = { .ctx = &c, .hidden = on_hidden, .router = on_router };
     if (ns_forward(plan, &item, 1, s, &tap, &e) != 0)
         fail_msg("%s: %s", dir, e.msg);
     double d = difference(logits, logits_t, (size_t)c.n_expected * (size_t)vocab);

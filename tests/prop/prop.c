@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "tensor/format.h"
+
 static void die(const ns_err *e)
 {
     fprintf(stderr, "prop: %s\n", e->msg);
@@ -129,9 +131,9 @@ prop_trace prop_run(const ns_plan *p, const int *ids, const prop_feed *f, int hi
     int n = total(f);
     prop_trace t = { .n_logits = (size_t)n * (size_t)p->model->arch->vocab_size };
     struct recorder r = { &t, 0, hidden };
-    ns_step_tap tap = { &r, on_hidden, NULL };
+    ns_step_tap tap = { .ctx = &r, .hidden = on_hidden };
     t.logits = need(malloc(t.n_logits * sizeof(float)));
-    t.state = ns_state_new(p->model->arch, &p->cut, n, &e);
+    t.state = ns_model_state(p->model, &p->cut, n, &e);
     if (!t.state)
         die(&e);
     run(p, t.state, ids, f, t.logits, &tap);
@@ -210,10 +212,22 @@ void prop_same_trace(const prop_trace *a, const prop_trace *b, const char *what)
 
 typedef void part_fn(void *ctx, const float *a, const float *b, size_t n, const char *what);
 
+/* Keys or values of one kv head as floats, in units of the layer's scale; to be freed. */
+static float *cache_of(const ns_state *s, const uint8_t *cache, int head)
+{
+    size_t n = (size_t)s->len * (size_t)s->arch->head_dim;
+    const ns_mat m = { .dtype = s->kv, .rows = 1, .cols = (int)n, .data = cache + (size_t)head * (size_t)s->context * ns_state_row(s),
+                       .global_scale = 1 };
+    float *x = need(malloc((n + 1) * sizeof *x));
+    ns_row_decode(&m, 0, 0, (int)n, x);
+    return x;
+}
+
 static void each_part(const ns_state *a, const ns_state *b, const char *what, part_fn *fn, void *ctx)
 {
     char label[600];
     assert_int_equal(a->len, b->len);
+    assert_int_equal(a->kv, b->kv);
     for (int i = 0; i < a->arch->n_layers; i++) {
         const ns_layer_state *la = &a->layer[i], *lb = &b->layer[i];
         size_t hd = (size_t)a->arch->head_dim;
@@ -225,10 +239,11 @@ static void each_part(const ns_state *a, const ns_state *b, const char *what, pa
         fn(ctx, la->ssm, lb->ssm, la->ssm_len, label);
         bool kv = a->arch->layers[i].kind == NS_LAYER_ATTENTION && a->cut.layer[i].keep && b->cut.layer[i].keep;
         snprintf(label, sizeof label, "%s: keys and values of layer %d", what, i);
-        for (int g = 0; kv && g < a->arch->n_kv_heads; g++) {
-            size_t at_a = (size_t)g * (size_t)a->context * hd, at_b = (size_t)g * (size_t)b->context * hd;
-            fn(ctx, la->k + at_a, lb->k + at_b, (size_t)a->len * hd, label);
-            fn(ctx, la->v + at_a, lb->v + at_b, (size_t)a->len * hd, label);
+        for (int g = 0; kv && g < 2 * a->arch->n_kv_heads; g++) {
+            float *x = cache_of(a, g % 2 ? la->v : la->k, g / 2), *y = cache_of(b, g % 2 ? lb->v : lb->k, g / 2);
+            fn(ctx, x, y, (size_t)a->len * hd, label);
+            free(x);
+            free(y);
         }
     }
 }

@@ -36,10 +36,10 @@ void prop_residual(const char *dir, const int *ids, int n, float *stream, int *p
         abort();
     prop_model m = prop_open(c, ns_ops_find(NS_RUNG_REF), 1);
     ns_plan *p = prop_plan(&m, &full);
-    ns_state *state = ns_state_new(c->arch, &full, n, &e);
+    ns_state *state = ns_state_new(c->arch, &full, NS_F32, n, &e);
     ns_scratch *scratch = ns_scratch_new();
     ns_item item = { .state = state, .ids = ids, .n = n };
-    if (!state || !scratch || ns_forward(p, &item, 1, scratch, &(ns_step_tap){ &r, on_hidden, on_router }, &e) != 0)
+    if (!state || !scratch || ns_forward(p, &item, 1, scratch, &(ns_step_tap){ .ctx = &r, .hidden = on_hidden, .router = on_router }, &e) != 0)
         abort();
     ns_scratch_free(scratch);
     ns_state_free(state);

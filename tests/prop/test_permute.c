@@ -164,10 +164,10 @@ static run run_model(const prop_model *m, const int *ids)
     r.weights = need(calloc(layers * TOKENS * MAX_PICKS, sizeof *r.weights));
     assert_int_equal(ns_cut_full(a, &full, &e), 0);
     ns_plan *p = prop_plan(m, &full);
-    ns_state *s = need(ns_state_new(a, &full, TOKENS, &e));
+    ns_state *s = need(ns_state_new(a, &full, NS_F32, TOKENS, &e));
     ns_scratch *scratch = need(ns_scratch_new());
     ns_item item = { .state = s, .ids = ids, .n = TOKENS, .n_logits = TOKENS, .logits = r.logits };
-    const ns_step_tap tap = { &r, on_hidden, on_router };
+    const ns_step_tap tap = { .ctx = &r, .hidden = on_hidden, .router = on_router };
     assert_int_equal(ns_forward(p, &item, 1, scratch, &tap, &e), 0);
     ns_scratch_free(scratch);
     ns_state_free(s);

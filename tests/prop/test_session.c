@@ -163,6 +163,22 @@ static void sizes(void **state)
     refused(NS_EINVAL, ns_engine_resolve(engine, "hidden=65", 100, name, sizeof name, &y, &e));
     refused(NS_EINVAL, ns_engine_size(engine, 4, &z, &e));
     refused(NS_EINVAL, ns_engine_size(engine, -1, &z, &e));
+    ns_err opened = { 0 };
+    ns_engine *eight = ns_engine_open(dir, &(ns_engine_opts){ .no_text = true, .kv = NS_KV_FP8 }, &opened);
+    assert_non_null(eight);
+    ok(ns_engine_resolve(engine, "full", 100, name, sizeof name, &y, &e));
+    ok(ns_engine_resolve(eight, "full", 100, name, sizeof name, &z, &e));
+    assert_true(y.kv_bytes_per_token == 4 * z.kv_bytes_per_token && y.state_bytes == z.state_bytes);
+    ns_session *s = ns_session_new(eight, NULL, &opened), *wide = ns_session_new(engine, NULL, &opened);
+    char *path = tiny_path(base, "eight.state");
+    ok(ns_session_feed(s, (int[]){ 1, 2, 3 }, 3, &e));
+    ok(ns_session_save(s, path, &e));
+    ok(ns_session_load(s, path, &e));
+    refused(NS_EINVAL, ns_session_load(wide, path, &e)); /* the other type */
+    ns_session_free(s);
+    ns_session_free(wide);
+    ns_engine_close(eight);
+    free(path);
     assert_int_equal(ns_engine_vocab_size(engine), VOCAB);
     assert_int_equal(ns_engine_max_context(engine), 512);
     assert_true(ns_engine_is_stop(engine, 2));

@@ -64,14 +64,17 @@ static void check_cost(const ns_ckpt *parent, const ns_cut *cut, const ns_ckpt *
     if (cost.weight_bytes != all || cost.active_bytes != active)
         fail_msg("%s: cost says %lld bytes, %lld active; the file has %lld, %lld", what, (long long)cost.weight_bytes,
                  (long long)cost.active_bytes, (long long)all, (long long)active);
-    ns_state *s = ns_state_new(parent->arch, cut, 48, &e);
-    int64_t state = 0;
-    for (int i = 0; i < cut->n_layers; i++)
-        state += (int64_t)((s->layer[i].conv_len + s->layer[i].ssm_len) * sizeof(float));
-    assert_int_equal(cost.state_bytes, state);
-    assert_true((int64_t)s->bytes >= state + 48 * cost.kv_bytes_per_token); /* the rest is alignment */
-    assert_true((int64_t)s->bytes < state + 48 * cost.kv_bytes_per_token + 256 * cut->n_layers);
-    ns_state_free(s);
+    for (int fp8 = 0; fp8 < 2; fp8++) {
+        ns_state *s = ns_state_new(parent->arch, cut, fp8 ? NS_F8_E4M3 : NS_F32, 48, &e);
+        int64_t state = 0;
+        for (int i = 0; i < cut->n_layers; i++)
+            state += (int64_t)((s->layer[i].conv_len + s->layer[i].ssm_len) * sizeof(float));
+        ns_cost_set_kv(&cost, s->kv);
+        assert_int_equal(cost.state_bytes, state);
+        assert_true((int64_t)s->bytes >= state + 48 * cost.kv_bytes_per_token); /* the rest is alignment */
+        assert_true((int64_t)s->bytes < state + 48 * cost.kv_bytes_per_token + 256 * cut->n_layers);
+        ns_state_free(s);
+    }
 }
 
 /* ---- one cut ---- */

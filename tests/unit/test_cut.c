@@ -376,6 +376,9 @@ static void published_counts(void **state)
     assert_true(full.params_active == 3580076352);
     assert_true(full.weight_bytes == 63155886464);
     assert_true(full.kv_bytes_per_token == 6 * 2 * 2 * 128 * 4);
+    ns_cost eighth = full;
+    ns_cost_set_kv(&eighth, NS_F8_E4M3);
+    assert_true(eighth.kv_bytes_per_token == 6 * 2 * 2 * 128 && eighth.state_bytes == full.state_bytes);
     assert_true(full.state_bytes == 48234496 + 847872 * 2); /* SSM F32; conv F32 where the reference has BF16 */
     /* one embedding row, and everything else that is active, in BF16 (the 23 corrections in F32) */
     assert_true(full.active_bytes == (3580076352 - 352321536 + 2688) * 2 + 23 * 128 * 2);

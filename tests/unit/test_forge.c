@@ -651,7 +651,7 @@ static void inspect_adds_up(void **state)
     (void)state;
     o.dtype = "nvfp4";
     ns_ckpt *c = tiny_open(tiny_base, "p", &o);
-    json_t *r = ns_inspect(c, 1000, &e);
+    json_t *r = ns_inspect(c, 1000, NS_F32, &e);
     assert_non_null(r);
     const json_t *full = json_array_get(json_object_get(json_object_get(r, "variants"), "list"), 0);
     assert_int_equal(json_integer_value(json_object_get(full, "weight_bytes")), ns_store_bytes(c->store));
@@ -671,7 +671,11 @@ static void inspect_adds_up(void **state)
     assert_contains(text, "NVFP4");
     free(text);
     /* a config alone foretells the same */
-    json_t *r2 = ns_inspect_config(config, NULL, 1000, &e);
+    json_t *r8 = ns_inspect(c, 1000, NS_F8_E4M3, &e), *full8 = json_array_get(json_object_get(json_object_get(r8, "variants"), "list"), 0);
+    assert_int_equal(json_integer_value(json_object_get(full, "kv_bytes")), 4 * json_integer_value(json_object_get(full8, "kv_bytes")));
+    assert_int_equal(json_integer_value(json_object_get(full, "state_bytes")), json_integer_value(json_object_get(full8, "state_bytes")));
+    json_decref(r8);
+    json_t *r2 = ns_inspect_config(config, NULL, 1000, NS_F32, &e);
     assert_non_null(r2);
     assert_true(json_equal(json_object_get(r, "variants"), json_object_get(r2, "variants")));
     json_decref(r2);

@@ -229,19 +229,20 @@ static void kept_modules(void **state)
 typedef struct stats {
     ns_tensor t[400];
     size_t n;
-    float value;
+    float value, other; /* of expert 5: each has its own */
 } stats;
 
 static int add_stat(void *ctx, int layer, ns_role r, int expert)
 {
     stats *s = ctx;
     char name[300];
-    if (!ns_weight_get(r)->quantisable || expert > 0)
+    if (!ns_weight_get(r)->quantisable)
         return 0;
     ns_weight_name(layer, r, expert, name, sizeof name);
     for (int k = 0; k < 2; k++) {
         snprintf(strstr(name, k ? "input_amax" : "weight"), 20, "%s", k ? "output_amax" : "input_amax");
-        s->t[s->n++] = (ns_tensor){ .name = strdup(name), .dtype = NS_F32, .data = (const uint8_t *)&s->value, .bytes = 4 };
+        s->t[s->n++] = (ns_tensor){ .name = strdup(name), .dtype = NS_F32, .bytes = 4,
+                                      .data = (const uint8_t *)(expert == 5 ? &s->other : &s->value) };
     }
     return 0;
 }
@@ -249,7 +250,7 @@ static int add_stat(void *ctx, int layer, ns_role r, int expert)
 static void statistics_become_scales(void **state)
 {
     (void)state;
-    stats s = { .value = 8.96f };
+    stats s = { .value = 8.96f, .other = 4.48f };
     ns_err e = { 0 };
     ns_ckpt *c = plain("stat", "bf16", NULL);
     char *path = tiny_path(tiny_base, "stats.safetensors");
@@ -260,11 +261,20 @@ static void statistics_become_scales(void **state)
     float x;
     assert_non_null(b->input_scale);
     memcpy(&x, b->input_scale->data, 4);
+    assert_true(x == 4.48f / 448);
+    memcpy(&x, ns_ckpt_weight(q, 1, NS_W_EXPERT_UP, 4)->input_scale->data, 4);
     assert_true(x == 8.96f / 448);
+    assert_true(k->kv_factor == 8.96f / 448 && ns_ckpt_weight(q, 3, NS_W_V, 0)->kv_factor == 8.96f / 448);
     assert_non_null(k->kv_scale);
     memcpy(&x, k->kv_scale->data, 4);
     assert_true(x == 8.96f / 448);
     assert_string_equal(ns_quant_kv_algo(q->quant), "FP8");
+    ns_ckpt_close(q);
+    q = quantised(c, (ns_quantize_opts){ .format = "nvfp4", .calib = path }, "stat4", NULL);
+    memcpy(&x, ns_ckpt_weight(q, 1, NS_W_EXPERT_UP, 4)->input_scale->data, 4);
+    assert_true(x == 8.96f / (6 * 448));
+    assert_null(ns_quant_kv_algo(q->quant));
+    assert_true(ns_ckpt_weight(q, 3, NS_W_K, 0)->kv_factor == 1);
     ns_ckpt_close(q);
     s.value = NAN;
     assert_int_equal(ns_st_write_file(path, s.t, s.n, NULL, 0, &e), 0);

@@ -354,4 +354,5 @@ void ns_ops_fill_avx2(ns_ops *o)
     o->conv_silu = NS_RUNG(conv_silu);
     o->ssm_step = NS_RUNG(ssm_step);
     o->axpy = NS_RUNG(axpy);
+    o->widen_e4m3 = NS_RUNG(widen_e4m3);
 }

@@ -141,6 +141,12 @@ static void axpy(int n, float a, const float *x, float *y)
         y[i] += a * x[i];
 }
 
+static void widen_e4m3(const uint8_t *x, int n, float a, float *y)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = ns_e4m3_to_f32(x[i]) * a;
+}
+
 void ns_ops_fill_ref(ns_ops *o)
 {
     *o = (ns_ops){ .name = "ref",
@@ -154,5 +160,6 @@ void ns_ops_fill_ref(ns_ops *o)
                    .exp_sum = exp_sum,
                    .conv_silu = conv_silu,
                    .ssm_step = ssm_step,
-                   .axpy = axpy };
+                   .axpy = axpy,
+                   .widen_e4m3 = widen_e4m3 };
 }

@@ -155,6 +155,29 @@ void NS_RUNG(axpy)(int n, float a, const float *x, float *y)
         y[i] += a * x[i];
 }
 
+/* The three mantissa bits and the four of the exponent move to their places in an F32; the bias grows by 127 - 7. Of exponent 0 the
+ * mantissa counts 2^-9: through the integer, since F32 subnormals are slow on some machines. */
+static inline vf e4m3(vu c)
+{
+    vu mag = c & 0x7f;
+    vf v = (vf)((mag << 20) + (120u << 23));
+    v = choose((vi)(mag < 8), __builtin_convertvector((vi)mag, vf) * splat(0x1p-9f), v);
+    v = choose((vi)(mag == 0x7f), splat(__builtin_nanf("")), v);
+    return (vf)((vu)v | (c & 0x80) << 24);
+}
+
+void NS_RUNG(widen_e4m3)(const uint8_t *x, int n, float a, float *y)
+{
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store(y + i, e4m3(__builtin_convertvector(*(const vb *)(x + i), vu)) * splat(a));
+    if (i < n) {
+        uint8_t t[NS_LANES] = { 0 };
+        memcpy(t, x + i, (size_t)(n - i));
+        store_part(y + i, e4m3(__builtin_convertvector(*(const vb *)t, vu)) * splat(a), n - i);
+    }
+}
+
 /* A tile of C in registers: `rows` x `nv` vectors. Both are constants after inlining. */
 static inline __attribute__((always_inline)) void gemm_tile(int rows, int nv, int width, int k, const float *a, size_t a_row, size_t a_col,
                                                             const float *b, size_t ldb, float *c, size_t ldc, int add)

@@ -12,6 +12,7 @@ void NS_RUNG(conv_silu)(const float *x, size_t ldx, int m, int n, int k, const f
 void NS_RUNG(ssm_step)(float *s, int n, int p, float decay, float dt, const float *b, const float *c, const float *x, float d,
                        float *y);
 void NS_RUNG(axpy)(int n, float a, const float *x, float *y);
+void NS_RUNG(widen_e4m3)(const uint8_t *x, int n, float a, float *y);
 void NS_RUNG(gemm)(int m, int n, int k, const float *a, size_t a_row, size_t a_col, const float *b, size_t ldb, float *c, size_t ldc,
                    bool add);
 #endif

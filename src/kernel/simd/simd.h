@@ -16,6 +16,7 @@ enum { LANES = NS_LANES };
 typedef float vf __attribute__((vector_size(NS_LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(NS_LANES * 4), aligned(4), may_alias));
 typedef uint32_t vu __attribute__((vector_size(NS_LANES * 4), aligned(4), may_alias));
+typedef uint8_t vb __attribute__((vector_size(NS_LANES), aligned(1), may_alias));
 
 static inline vf load(const float *p)
 {
