@@ -27,8 +27,9 @@ typedef struct ns_elastic_stage {
     int64_t first, total;       /* step numbers are over both stages: this stage's first; steps in which the router learns */
     int ranks;
     ns_net_mask mask;           /* of the micro-batch */
-    int at;                     /* its size */
-    double sums[2 * NS_ELASTIC_MAX]; /* of the step, this rank's: loss and weight of each size */
+    ns_net_mask before;         /* of its documents' beginnings */
+    int at, from;               /* its size; that of the beginnings, or the same */
+    double *sums;               /* [2][n, n] of the step, this rank's: loss and weight of each pair (from, at) */
     double budget_loss;         /* mean over the step's micro-batches */
     const char *state_name[3];
     void *state_data[3];

@@ -606,7 +606,7 @@ static void test_eval(void **state)
     ns_loss got, want = { 0 };
     ns_pack p;
     o.workers = 3;
-    assert_int_equal(ns_train_eval(&s.p, s.w, NULL, NULL, s.data, &o, s.comm, &got, &e), 0);
+    assert_int_equal(ns_train_eval(&s.p, s.w, NULL, NULL, NULL, s.data, &o, s.comm, &got, &e), 0);
     ns_blas *b = ns_blas_open(&e);
     ns_net *net = ns_net_new(&s.p, b, &(ns_net_opts){ .max_tokens = SEQ, .max_seqs = NS_PACK_SEQS(SEQ), .forward_only = true }, &e);
     assert_non_null(net);
@@ -623,7 +623,7 @@ static void test_eval(void **state)
     assert_float_equal((float)(got.loss / got.weight), (float)(want.loss / want.weight), 1e-5f);
     assert_float_equal((float)got.top1, (float)want.top1, 1.01f);
     assert_int_equal(ns_data_hold_out(s.data, 0, &e), 0);
-    assert_int_equal(ns_train_eval(&s.p, s.w, NULL, NULL, s.data, &o, s.comm, &got, &e), -1);
+    assert_int_equal(ns_train_eval(&s.p, s.w, NULL, NULL, NULL, s.data, &o, s.comm, &got, &e), -1);
     assert_non_null(strstr(e.msg, "held out"));
     ns_pack_release(&p);
     ns_net_free(net);
