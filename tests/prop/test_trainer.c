@@ -614,7 +614,7 @@ static void test_eval(void **state)
     for (int64_t k = 0; ns_data_eval(s.data, &k, &p);)
         for (int q = 0; q < p.seqs.n_seqs; q++) {
             const int from = p.start[q], n = p.start[q + 1] - from;
-            ns_seqs one = { n, 1, p.ids + from, (const int[]){ 0, n } };
+            ns_seqs one = { .n_tokens = n, .n_seqs = 1, .ids = p.ids + from, .start = (const int[]){ 0, n } };
             ns_loss_spec spec = { .target = p.target + from, .weight = p.weight + from, .ce = 1, .temperature = 1 };
             ns_net_forward(net, s.w, NULL, &one);
             ns_net_loss(net, s.w, NULL, &spec, NULL, NULL, &want);
