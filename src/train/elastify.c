@@ -48,51 +48,6 @@ static int agree(elastify *s, int rc)
     return failed && rc == 0 ? ns_fail(s->e, NS_ECANCELLED, "another rank failed") : rc;
 }
 
-/* ---- a change of size inside documents ---- */
-
-/* Why a state of one size is none of another's, in words; NULL: it is. */
-static const char *misfit(const elastify *s, const ns_cut *x, const ns_cut *y)
-{
-    static const ns_axis axes[] = { NS_AXIS_MAMBA_HEADS, NS_AXIS_MAMBA_HEAD_DIM, NS_AXIS_SSM_STATE };
-    if (ns_cut_same_state(s->c->arch, x, y) && ns_cut_same_state(s->c->arch, y, x))
-        return NULL;
-    for (int i = 0; i < x->n_layers; i++)
-        for (size_t k = 0; k < sizeof axes / sizeof *axes; k++)
-            if (x->layer[i].keep && y->layer[i].keep && x->layer[i].width[axes[k]] != y->layer[i].width[axes[k]])
-                return ns_axis_name(axes[k]);
-    return "depth";
-}
-
-static bool states_fit(const elastify *s)
-{
-    for (int i = 1; i < s->plan.n; i++)
-        if (misfit(s, &s->plan.size[0].cut, &s->plan.size[i].cut))
-            return false;
-    return true;
-}
-
-/* --switch needs a stage of hard cuts, two sizes, and states that fit. `decided`: the sizes are known. */
-static int check_change(const elastify *s, bool decided)
-{
-    const ns_elastic_plan *p = &s->plan;
-    const bool routed = p->router != NULL;
-    if (s->o->change <= 0)
-        return 0;
-    if (routed && !s->o->freeze_router)
-        return ns_fail(s->e, NS_EINVAL, "--switch: a router that learns has no sizes yet to change between; give --freeze-router and a "
-                       "second stage, or --fixed or --uniform sizes");
-    if (p->n < 2 || s->o->sizes.only)
-        return ns_fail(s->e, NS_EINVAL, "--switch: a single size is trained, there is none to change to");
-    for (int i = 0; decided && i < p->n; i++)
-        for (int j = 0; j < i; j++) {
-            const char *axis = misfit(s, &p->size[j].cut, &p->size[i].cut);
-            if (axis)
-                return ns_fail(s->e, NS_EINVAL, "--switch: sizes %s and %s differ in %s: the state of one cannot be continued by the "
-                               "other", p->size[j].name, p->size[i].name, axis);
-        }
-    return 0;
-}
-
 /* ---- stages ---- */
 
 static int open_data(elastify *s, int seq)
@@ -170,7 +125,7 @@ static int run_stages(elastify *s)
 {
     if (run_stage(s, 0) < 0)
         return -1;
-    if (s->o->freeze_router && (decide(s) < 0 || check_change(s, true) < 0))
+    if (s->o->freeze_router && (decide(s) < 0 || ns_elastic_check_change(s->c->arch, &s->plan, s->o, true, s->e) < 0))
         return -1;
     if (s->o->stage2_steps > 0 && run_stage(s, 1) < 0)
         return -1;
@@ -199,7 +154,7 @@ static int evaluate_pairs(elastify *s)
     const int n = s->plan.n;
     ns_net_mask from = { 0 }, to = { 0 };
     int rc = -1;
-    if (s->o->hold_out <= 0 || n < 2 || !states_fit(s))
+    if (s->o->hold_out <= 0 || n < 2 || !ns_elastic_states_fit(s->c->arch, &s->plan))
         return 0;
     if (!(s->pairs = calloc((size_t)n * (size_t)n, sizeof *s->pairs)))
         rc = ns_fail(s->e, NS_ENOMEM, "losses of %d sizes: out of memory", n);
@@ -345,7 +300,7 @@ static int prepare(elastify *s)
         return -1;
     if (o->freeze_router && (!s->plan.router || o->stage2_steps == 0))
         return ns_fail(s->e, NS_EINVAL, "--freeze-router: there is %s", s->plan.router ? "no second stage" : "no router");
-    if (check_change(s, !s->plan.router) < 0)
+    if (ns_elastic_check_change(s->c->arch, &s->plan, o, !s->plan.router, s->e) < 0)
         return -1;
     if (s->plan.router)
         ns_router_init_weights(s->plan.router, o->router_std, o->seed);

@@ -36,6 +36,11 @@ typedef struct ns_elastic_stage {
     size_t state_bytes[3];
 } ns_elastic_stage;
 
+/* Refuses --switch where it cannot act, naming why. `decided`: the sizes are known (with a router only after it has chosen). */
+int ns_elastic_check_change(const ns_arch *a, const ns_elastic_plan *p, const ns_elastify_opts *o, bool decided, ns_err *e);
+/* Can every size go on from every other's state? */
+bool ns_elastic_states_fit(const ns_arch *a, const ns_elastic_plan *p);
+
 /* Fills *obj, whose ctx is the stage. */
 int ns_elastic_stage_init(ns_elastic_stage *s, const ns_real *teacher, ns_objective *obj, ns_err *e);
 void ns_elastic_stage_release(ns_elastic_stage *s);

@@ -34,7 +34,7 @@ static void by_engine(const char *dir, const char *from, const char *to, const i
     ns_session *s = en ? ns_session_new(en, &(ns_session_opts){ .size = from, .context = TOKENS }, &e) : NULL;
     must(s ? 0 : -1, &e);
     if (cut > 0)
-        must(ns_session_feed(s, ids, cut, &e), &e);
+        must(ns_session_feed(s, ids, (size_t)cut, &e), &e);
     must(ns_session_resize(s, to, NS_HANDOVER_CACHE, &e), &e);
     for (int t = cut; t < TOKENS; t++) {
         must(ns_session_feed(s, ids + t, 1, &e), &e);
