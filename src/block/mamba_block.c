@@ -57,7 +57,7 @@ typedef struct mamba {
 
 typedef struct chunk {
     size_t tok;        /* first token in the batch */
-    int seq, at, q;         /* where it begins in its sequence; tokens */
+    int seq, at, q;    /* its sequence; where it begins there; tokens */
     bool last;         /* of its sequence */
     size_t slot;       /* chunks before it, of all sequences, that are not first: where its entering state lies */
 } chunk;
@@ -85,8 +85,7 @@ static void place_work(const dims *d, size_t tokens, ns_space *s, work *w)
         { &w->o, tokens * inner }, { &w->dproj, tokens * (size_t)d->total }, { &w->wt, taps * conv }, { &w->channel, conv },
         { &w->a, heads }, { &w->dwt, taps * conv }, { &w->db, conv }, { &w->dchannel, conv }, { &w->da, heads }, { &w->dd, heads },
         { &w->d_dt_bias, heads }, { &w->u, Q * conv }, { &w->sig, Q * conv }, { &w->post, Q * conv }, { &w->joined, (Q + taps - 1) * conv },
-        { &w->dpost, (Q + taps - 1) * conv },
-        { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->ds, d->state },
+        { &w->dpost, (Q + taps - 1) * conv }, { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->ds, d->state },
         { &w->ssd, ns_ssd_work(d->per_group, d->p) }, { &w->norm, 5 * inner },
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
@@ -211,7 +210,8 @@ NS_CLONES static void activate(size_t q, size_t n, const ns_real *restrict u, co
             post[l * n + i] = u[l * n + i] * sig[l * n + i] * (mask ? mask[i] : 1);
 }
 
-/* The convolution's inputs of a chunk: x at its first token, `before` rows of the sequence in front of it. */
+/* The convolution's inputs of a chunk: x at its first token, `before` rows of the sequence in front of it. Where these reach into a
+ * beginning, all are copied together: its last rows, those of the sequence, those of the chunk. */
 typedef struct conv_in {
     const ns_real *x;
     size_t ld;
@@ -227,7 +227,6 @@ static conv_in conv_in_of(const mamba *m, const chunk *k)
     const ns_real *x = m->kept.proj + k->tok * total + d->inner;
     if (!from || k->at >= reach)
         return (conv_in){ x, total, k->at < reach ? k->at : reach };
-    /* Chunks begin at multiples of Q: with at most Q taps this is the first, with more nothing but rows of proj lie between. */
     const int own = k->at;
     memcpy(m->w.joined, carried_at(from, m->c, d, k->seq) + (size_t)own * conv, (size_t)(reach - own) * conv * sizeof *x);
     for (int l = -own; l < k->q; l++)

@@ -43,9 +43,8 @@ static void begin_micro(ns_trainer *t, int micro)
 /* What counts of a pack, and the most tokens and sequences of any that is cut. */
 static void take_pack(ns_trainer *t, ns_pack *pack, int number, int *n_tokens, int *n_seqs)
 {
-    double weight;
     ns_data_next(t->data, pack);
-    weight = pack->weight_sum;
+    double weight = pack->weight_sum;
     if (t->before) {
         ns_rng rng = cuts_of(t, number);
         ns_split *split = &t->crew.worker[0].split;
@@ -71,7 +70,9 @@ static int read_packs(ns_trainer *t, ns_err *e)
             for (int i = 0; i < t->o.packs; i++)
                 take_pack(t, r == rank ? &t->crew.pack[micro * t->o.packs + i] : &t->crew.other, r * t->o.packs + i, &n_tokens, &n_seqs);
     }
-    return ns_trainer_agree(t, n_seqs > 0 ? ns_crew_reserve(&t->crew, n_tokens, n_seqs, e) : 0, e);
+    if (n_seqs == 0) /* on every rank */
+        return 0;
+    return ns_trainer_agree(t, ns_crew_reserve(&t->crew, n_tokens, n_seqs, e), e);
 }
 
 /* ---- in the workers ---- */
