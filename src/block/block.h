@@ -11,10 +11,14 @@
 #include "block/mask.h"
 #include "block/params.h"
 
+typedef struct ns_carry ns_carry; /* carry.h */
+
 typedef struct ns_seqs {
     int n_tokens, n_seqs;
-    const int *ids;   /* [n_tokens] */
-    const int *start; /* [n_seqs + 1]: sequence s holds tokens start[s] .. start[s+1] - 1; at least one each */
+    const int *ids;       /* [n_tokens] */
+    const int *start;     /* [n_seqs + 1]: sequence s holds tokens start[s] .. start[s+1] - 1; at least one each unless they are left */
+    ns_carry *leave;      /* forward: these are beginnings, what they leave goes here; NULL */
+    const ns_carry *from; /* the sequences go on from what their beginnings left; NULL. Not both */
 } ns_seqs;
 
 /* What the parts of the network show to whoever watches (importance, calibration). Rows are tokens. */
@@ -54,10 +58,11 @@ typedef struct ns_block_ctx {
 } ns_block_ctx;
 
 /* Each mixer: elements that forward leaves in `saved` for backward, elements of scratch that both need, for at most n_tokens tokens
- * in at most n_seqs sequences; forward; backward. Backward may read x and saved only; dx is overwritten. */
+ * in at most n_seqs sequences; what they leave (carry.h); forward; backward. Backward may read x and saved only; dx is overwritten. */
 typedef struct ns_mixer {
     size_t (*saved)(const ns_arch *a, int layer, int n_tokens, int n_seqs);
     size_t (*scratch)(const ns_arch *a, int layer, int n_tokens, int n_seqs);
+    size_t (*carried)(const ns_arch *a, int layer, int n_tokens, int n_seqs); /* elements that beginnings leave; NULL: none */
     void (*forward)(const ns_block_ctx *c, const ns_real *x, ns_real *y, ns_real *saved);
     void (*backward)(const ns_block_ctx *c, const ns_real *x, const ns_real *dy, const ns_real *saved, ns_real *dx);
 } ns_mixer;

@@ -1,10 +1,13 @@
 /* The Mamba-2 mixer, forward and backward.
  *   [z | xBC | dt] = in_proj(in);  u = conv(xBC);  [x | B | C] = silu(u) o mask;  dt = softplus(dt + dt_bias), clamped
  *   y = ssd(x, B, C, dt);  o = gated norm of q = y silu(z), group by group;  out = out_proj(o)
+ * A sequence that goes on from a beginning (carry.h) has its last inputs before the convolution's first, and its state entering the first
+ * chunk; neither gets a gradient.
  * Between the two projections a sequence goes chunk by chunk, so that what the steps hand to each other stays in cache; backward
  * goes through the chunks from the last to the first and recomputes all but in_proj's output, y and the states between chunks. */
 #include <string.h>
 
+#include "block/carry.h"
 #include "block/conv_block.h"
 #include "block/dense.h"
 #include "block/gated_norm.h"
@@ -27,6 +30,7 @@ typedef struct work {
     ns_real *dwt, *db, *dchannel;             /* sums over the batch, up to u: convolution's gradients; that of `channel` */
     ns_real *da, *dd, *d_dt_bias;             /* [heads] */
     ns_real *u, *sig, *post;                  /* [Q, conv]: before the activation; sigmoid(u); after activation and mask */
+    ns_real *joined;                          /* [taps - 1 + Q, conv]: the convolution's inputs behind those that a beginning left */
     ns_real *dpost;                           /* [Q + taps - 1, conv]: rows past the chunk are those of the chunk after it */
     ns_real *raw, *dt, *ddt;                  /* [heads][Q]: before softplus, after */
     ns_real *gy;                              /* [Q, inner] */
@@ -53,7 +57,7 @@ typedef struct mamba {
 
 typedef struct chunk {
     size_t tok;        /* first token in the batch */
-    int at, q;         /* where it begins in its sequence; tokens */
+    int seq, at, q;    /* its sequence; where it begins there; tokens */
     bool last;         /* of its sequence */
     size_t slot;       /* chunks before it, of all sequences, that are not first: where its entering state lies */
 } chunk;
@@ -80,8 +84,8 @@ static void place_work(const dims *d, size_t tokens, ns_space *s, work *w)
     struct { ns_real **at; size_t n; } part[] = {
         { &w->o, tokens * inner }, { &w->dproj, tokens * (size_t)d->total }, { &w->wt, taps * conv }, { &w->channel, conv },
         { &w->a, heads }, { &w->dwt, taps * conv }, { &w->db, conv }, { &w->dchannel, conv }, { &w->da, heads }, { &w->dd, heads },
-        { &w->d_dt_bias, heads }, { &w->u, Q * conv }, { &w->sig, Q * conv }, { &w->post, Q * conv }, { &w->dpost, (Q + taps - 1) * conv },
-        { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->ds, d->state },
+        { &w->d_dt_bias, heads }, { &w->u, Q * conv }, { &w->sig, Q * conv }, { &w->post, Q * conv }, { &w->joined, (Q + taps - 1) * conv },
+        { &w->dpost, (Q + taps - 1) * conv }, { &w->raw, heads * Q }, { &w->dt, heads * Q }, { &w->ddt, heads * Q }, { &w->gy, Q * inner }, { &w->ds, d->state },
         { &w->ssd, ns_ssd_work(d->per_group, d->p) }, { &w->norm, 5 * inner },
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
@@ -113,6 +117,24 @@ static size_t mamba_saved(const ns_arch *a, int layer, int n_tokens, int n_seqs)
     kept k;
     place_kept(&d, (size_t)n_tokens, &s, &k);
     return s.used;
+}
+
+/* What a beginning leaves: the convolution's last taps - 1 inputs (zeros before its first token), then the state. */
+static size_t tail_of(const dims *d)
+{
+    return (size_t)(d->taps - 1) * (size_t)d->conv;
+}
+
+static size_t mamba_carried(const ns_arch *a, int layer, int n_tokens, int n_seqs)
+{
+    (void)n_tokens;
+    dims d = dims_of(a, layer);
+    return (size_t)n_seqs * (tail_of(&d) + d.state);
+}
+
+static ns_real *carried_at(const ns_carry *y, const ns_block_ctx *c, const dims *d, int seq)
+{
+    return y->layer[c->layer] + (size_t)seq * (tail_of(d) + d->state);
 }
 
 /* ---- what both directions begin with ---- */
@@ -188,6 +210,30 @@ NS_CLONES static void activate(size_t q, size_t n, const ns_real *restrict u, co
             post[l * n + i] = u[l * n + i] * sig[l * n + i] * (mask ? mask[i] : 1);
 }
 
+/* The convolution's inputs of a chunk: x at its first token, `before` rows of the sequence in front of it. Where these reach into a
+ * beginning, all are copied together: its last rows, those of the sequence, those of the chunk. */
+typedef struct conv_in {
+    const ns_real *x;
+    size_t ld;
+    int before;
+} conv_in;
+
+static conv_in conv_in_of(const mamba *m, const chunk *k)
+{
+    const dims *d = &m->d;
+    const ns_carry *from = m->c->seqs->from;
+    const int reach = d->taps - 1;
+    const size_t conv = (size_t)d->conv, total = (size_t)d->total;
+    const ns_real *x = m->kept.proj + k->tok * total + d->inner;
+    if (!from || k->at >= reach)
+        return (conv_in){ x, total, k->at < reach ? k->at : reach };
+    const int own = k->at;
+    memcpy(m->w.joined, carried_at(from, m->c, d, k->seq) + (size_t)own * conv, (size_t)(reach - own) * conv * sizeof *x);
+    for (int l = -own; l < k->q; l++)
+        memcpy(m->w.joined + (size_t)(reach + l) * conv, x + (ptrdiff_t)l * (ptrdiff_t)total, conv * sizeof *x);
+    return (conv_in){ m->w.joined + (size_t)reach * conv, conv, reach };
+}
+
 /* u, sig, post, raw and dt of a chunk. */
 static void chunk_inputs(const mamba *m, const chunk *k)
 {
@@ -196,7 +242,8 @@ static void chunk_inputs(const mamba *m, const chunk *k)
     const ns_real low = (ns_real)m->c->arch->dt_min, high = (ns_real)m->c->arch->dt_max;
     const ns_real *row = m->kept.proj + k->tok * (size_t)d->total;
     size_t n = (size_t)k->q * (size_t)d->conv, all = (size_t)d->heads * Q;
-    ns_conv_forward(&m->conv, row + d->inner, (size_t)d->total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->u);
+    const conv_in in = conv_in_of(m, k);
+    ns_conv_forward(&m->conv, in.x, in.ld, in.before, k->q, w->u);
     ns_vec_sigmoid(w->u, n, w->sig);
     activate((size_t)k->q, (size_t)d->conv, w->u, w->sig, m->heads ? w->channel : NULL, w->post);
     for (int l = 0; l < Q; l++) /* entries past the chunk are computed with the others and not used */
@@ -211,20 +258,43 @@ static ns_ssd scan_of(const mamba *m, const chunk *k, int group, int live)
 {
     const dims *d = &m->d;
     const ns_real *b = m->w.post + d->inner + group * d->n;
+    const ns_carry *from = m->c->seqs->from;
+    const ns_real *states = k->at ? m->kept.states + k->slot * d->state : from ? carried_at(from, m->c, d, k->seq) + tail_of(d) : NULL;
     int head = group * d->per_group;
     return (ns_ssd){ .q = k->q, .heads = live, .p = d->p, .n = d->n, .lds = d->per_group * d->p, .ld = d->conv,
                      .x = m->w.post + head * d->p, .b = b, .c = b + d->bc, .dt = m->w.dt + head * Q, .a = m->w.a + head,
                      .d = m->skip + head,
-                     .s_in = k->at ? m->kept.states + k->slot * d->state + (size_t)group * (d->state / (size_t)d->groups) : NULL };
+                     .s_in = states ? states + (size_t)group * (d->state / (size_t)d->groups) : NULL };
 }
 
 /* ---- forward ---- */
+
+/* Where the states go that leave a chunk; NULL: nowhere. */
+static ns_real *states_after(const mamba *m, const chunk *k)
+{
+    const ns_carry *leave = m->c->seqs->leave;
+    if (!k->last)
+        return m->kept.states + (k->slot + (k->at > 0)) * m->d.state;
+    return leave ? carried_at(leave, m->c, &m->d, k->seq) + tail_of(&m->d) : NULL;
+}
+
+/* A beginning's last inputs of the convolution. */
+static void leave_tail(const mamba *m, int seq)
+{
+    const dims *d = &m->d;
+    const int *start = m->c->seqs->start, reach = d->taps - 1, n = start[seq + 1] - start[seq], rows = n < reach ? n : reach;
+    ns_real *to = carried_at(m->c->seqs->leave, m->c, d, seq) + (size_t)(reach - rows) * (size_t)d->conv;
+    for (int l = 0; l < rows; l++)
+        memcpy(to + (size_t)l * (size_t)d->conv, m->kept.proj + (size_t)(start[seq + 1] - rows + l) * (size_t)d->total + d->inner,
+               (size_t)d->conv * sizeof *to);
+}
 
 static void chunk_forward(const mamba *m, const chunk *k)
 {
     const dims *d = &m->d;
     const size_t inner = (size_t)d->inner;
     const ns_real *proj = m->kept.proj + k->tok * (size_t)d->total;
+    ns_real *next = states_after(m, k);
     int width = d->per_group * d->p;
     chunk_inputs(m, k);
     if (m->c->tap)
@@ -238,8 +308,7 @@ static void chunk_forward(const mamba *m, const chunk *k)
         if (live == 0)
             continue;
         ns_ssd s = scan_of(m, k, g, live);
-        ns_real *next = k->last ? NULL : m->kept.states + (k->slot + (k->at > 0)) * d->state + g * d->n * width;
-        ns_ssd_forward(m->c->blas, &s, y, d->inner, next, m->w.ssd);
+        ns_ssd_forward(m->c->blas, &s, y, d->inner, next ? next + g * d->n * width : NULL, m->w.ssd);
     }
     for (int l = 0; l < k->q; l++) {
         size_t at = (k->tok + (size_t)l) * inner;
@@ -259,6 +328,7 @@ static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out,
     chunk k = { 0 };
     for (int s = 0; s < c->seqs->n_seqs; s++) {
         int n = c->seqs->start[s + 1] - c->seqs->start[s];
+        k.seq = s;
         for (k.at = 0; k.at < n; k.at += Q) {
             k.tok = (size_t)(c->seqs->start[s] + k.at);
             k.q = n - k.at < Q ? n - k.at : Q;
@@ -266,6 +336,8 @@ static void mamba_forward(const ns_block_ctx *c, const ns_real *x, ns_real *out,
             chunk_forward(&m, &k);
             k.slot += k.at > 0;
         }
+        if (c->seqs->leave)
+            leave_tail(&m, s);
     }
     ns_dense_forward(c->blas, &m.out, tokens, m.w.o, d->inner, false, out, H);
 }
@@ -355,8 +427,9 @@ static void chunk_backward(const mamba *m, const chunk *k, ns_real *d_norm, bool
         memset(w->dpost + (size_t)k->q * conv, 0, tail * sizeof *w->dpost);
     scan_backward(m, k);
     activate_backward((size_t)k->q, conv, w->u, w->sig, m->heads ? w->channel : NULL, w->dpost, w->dchannel);
-    ns_conv_backward(&m->conv, m->kept.proj + at, total, k->at < d->taps - 1 ? k->at : d->taps - 1, k->q, w->dpost, w->dproj + at, total,
-                     weights ? w->dwt : NULL, weights ? w->db : NULL);
+    const conv_in in = conv_in_of(m, k);
+    ns_conv_backward(&m->conv, in.x, in.ld, in.before, k->q, w->dpost, w->dproj + at, total, weights ? w->dwt : NULL,
+                     weights ? w->db : NULL);
     memmove(w->dpost + Q * conv, w->dpost, tail * sizeof *w->dpost);
     dt_backward(m, k);
 }
@@ -403,6 +476,7 @@ static void chunks_backward(const mamba *m, ns_real *d_norm, bool weights)
         k.slot += (size_t)((seqs->start[s + 1] - seqs->start[s] - 1) / Q);
     for (int s = seqs->n_seqs - 1; s >= 0; s--) {
         int n = seqs->start[s + 1] - seqs->start[s];
+        k.seq = s;
         for (k.at = (n - 1) / Q * Q; k.at >= 0; k.at -= Q) {
             k.tok = (size_t)(seqs->start[s] + k.at);
             k.q = n - k.at < Q ? n - k.at : Q;
@@ -430,4 +504,4 @@ static void mamba_backward(const ns_block_ctx *c, const ns_real *x, const ns_rea
         add_small(&m);
 }
 
-const ns_mixer ns_mixer_mamba = { mamba_saved, mamba_scratch, mamba_forward, mamba_backward };
+const ns_mixer ns_mixer_mamba = { mamba_saved, mamba_scratch, mamba_carried, mamba_forward, mamba_backward };

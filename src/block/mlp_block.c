@@ -41,4 +41,4 @@ static void backward(const ns_block_ctx *c, const ns_real *x, const ns_real *dy,
     ns_ffn_backward(c, &f, n, x, h, dy, h, NULL, u, c->scratch, c->scratch + (size_t)n * (size_t)f.ld, NULL, false, dx, h);
 }
 
-const ns_mixer ns_mixer_mlp = { saved, scratch, forward, backward };
+const ns_mixer ns_mixer_mlp = { saved, scratch, NULL, forward, backward };

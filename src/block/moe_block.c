@@ -358,4 +358,4 @@ static void backward(const ns_block_ctx *c, const ns_real *x, const ns_real *dy,
     ns_dense_backward(c->blas, &m.gate, m.n, x, m.h, w.logits, m.n_experts, true, dx, m.h);
 }
 
-const ns_mixer ns_mixer_moe = { saved, scratch, forward, backward };
+const ns_mixer ns_mixer_moe = { saved, scratch, NULL, forward, backward };

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block/carry.h"
 #include "block/net_impl.h"
 #include "block/vec.h"
 
@@ -297,7 +298,10 @@ void ns_net_forward(ns_net *n, const ns_real *w, ns_net_mask *mask, const ns_seq
 {
     const ns_arch *a = n->p->arch;
     assert(s->n_tokens <= n->o.max_tokens && s->n_seqs <= n->o.max_seqs && s->start[0] == 0 && s->start[s->n_seqs] == s->n_tokens);
+    assert(!s->from || (!s->leave && s->n_tokens + s->from->start[s->n_seqs] <= n->o.max_tokens));
     n->seqs = s;
+    if (s->leave)
+        ns_carry_begin(s->leave, a, s);
     embed(n, w, s, n->layer[0].stream);
     for (int i = 0; i < a->n_layers; i++) {
         if (computed(mask, i))

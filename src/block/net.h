@@ -22,7 +22,8 @@ void ns_net_free(ns_net *n);
 /* Bytes that ns_net_new would take. */
 size_t ns_net_bytes(const ns_params *p, const ns_net_opts *o);
 
-/* Embedding to final norm. mask may be NULL. The sequences are borrowed until backward is done. */
+/* Embedding to final norm. mask may be NULL. The sequences are borrowed until backward is done; where they go on from beginnings, both
+ * together have no more than max_tokens tokens. */
 void ns_net_forward(ns_net *n, const ns_real *w, ns_net_mask *mask, const ns_seqs *s);
 /* [n_tokens, H]: input of the head of the last forward. */
 const ns_real *ns_net_hidden(const ns_net *n);
@@ -39,6 +40,7 @@ typedef struct ns_loss_spec {
     ns_real kd;                /* share of KL(teacher || student) */
     ns_real temperature;       /* of both distributions in the KL, which is multiplied by its square; 1 */
     const ns_real *teacher;    /* [n_tokens, H] the teacher's ns_net_hidden; NULL where kd is 0 */
+    const int *teacher_row;    /* [n_tokens] the row of `teacher` that belongs to a token; NULL: its own number */
     const ns_real *teacher_w;  /* the teacher's flat parameters (same layout), for its head */
     double scale;              /* gradients are those of scale * sum_t weight[t] * loss[t] */
 } ns_loss_spec;

@@ -116,11 +116,13 @@ typedef struct loss_run {
     bool gradient;
 } loss_run;
 
-static void gather_rows(const loss_run *r, const ns_real *from)
+static void gather_rows(const loss_run *r, const ns_real *from, const int *row)
 {
     const size_t h = (size_t)r->n->p->arch->hidden_size;
-    for (int i = 0; i < r->m; i++)
-        memcpy(r->n->head_x + (size_t)i * h, from + (size_t)r->n->loss_token[i] * h, h * sizeof *from);
+    for (int i = 0; i < r->m; i++) {
+        const int t = r->n->loss_token[i];
+        memcpy(r->n->head_x + (size_t)i * h, from + (size_t)(row ? row[t] : t) * h, h * sizeof *from);
+    }
 }
 
 static void row_loss(const loss_run *r, int i)
@@ -157,10 +159,10 @@ static void run_block(const loss_run *r)
     ns_net *n = r->n;
     const int h = n->p->arch->hidden_size, v = n->p->arch->vocab_size;
     if (r->spec->kd != 0) {
-        gather_rows(r, r->spec->teacher);
+        gather_rows(r, r->spec->teacher, r->spec->teacher_row);
         head(n, r->spec->teacher_w, h, r->m, n->head_x, n->teacher_logits);
     }
-    gather_rows(r, n->hidden);
+    gather_rows(r, n->hidden, NULL);
     head(n, r->w, r->live, r->m, n->head_x, n->logits);
     for (int i = 0; i < r->m; i++)
         row_loss(r, i);

@@ -21,7 +21,7 @@ typedef struct args {
 enum {
     KEY_BUDGETS = NS_CLI_KEY_COMMAND, KEY_NAMES, KEY_AXES, KEY_CHOICES, KEY_HETERO, KEY_DEPTH_ORDER, KEY_FIXED, KEY_UNIFORM, KEY_ONLY,
     KEY_WEIGHTS, KEY_ROUND, KEY_INNER, KEY_TARGET, KEY_PROFILE, KEY_CONTEXT, KEY_SEQUENCES, KEY_CHUNK, KEY_PUBLISHED, KEY_STAGE2_STEPS,
-    KEY_STAGE2_SEQ, KEY_STAGE2_LR, KEY_TEMPERATURE, KEY_CE, KEY_ALPHA, KEY_ROUTER_LR, KEY_TAU_DECAY, KEY_HARD, KEY_FREEZE, KEY_RUN
+    KEY_STAGE2_SEQ, KEY_STAGE2_LR, KEY_TEMPERATURE, KEY_CE, KEY_ALPHA, KEY_ROUTER_LR, KEY_TAU_DECAY, KEY_HARD, KEY_FREEZE, KEY_RUN, KEY_SWITCH
 };
 
 static const struct argp_option options[] = {
@@ -51,6 +51,7 @@ static const struct argp_option options[] = {
     { "stage2-seq", KEY_STAGE2_SEQ, "N", 0, "Its tokens of a pack (default: --seq)", 30 },
     { "stage2-lr", KEY_STAGE2_LR, "X", 0, "Its learning rate (default: 0.7 of --lr)", 30 },
     { "freeze-router", KEY_FREEZE, NULL, 0, "The second stage leaves the router as it is and trains the sizes that it chose", 30 },
+    { "switch", KEY_SWITCH, "P", 0, "Probability that another size begins the documents of a micro-batch and hands its cache over (default 0)", 30 },
     { "temperature", KEY_TEMPERATURE, "X", 0, "Of the distillation (default 1)", 30 },
     { "ce", KEY_CE, "X", 0, "Share of cross-entropy beside it (default 0)", 30 },
     { "alpha", KEY_ALPHA, "X", 0, "Weight of the budget loss (default 1)", 30 },
@@ -122,6 +123,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_STAGE2_SEQ: o->stage2_seq = (int)ns_cli_int(s, "--stage2-seq", arg, 2, 1 << 20); return 0;
     case KEY_STAGE2_LR: o->stage2_lr = ns_cli_real(s, "--stage2-lr", arg, 0, INFINITY); return 0;
     case KEY_FREEZE: o->freeze_router = true; return 0;
+    case KEY_SWITCH: o->change = ns_cli_real(s, "--switch", arg, 0, 1); return 0;
     case KEY_TEMPERATURE: o->temperature = ns_cli_real(s, "--temperature", arg, 1e-3, 1e3); return 0;
     case KEY_CE: o->ce = ns_cli_real(s, "--ce", arg, 0, INFINITY); return 0;
     case KEY_ALPHA: o->alpha = ns_cli_real(s, "--alpha", arg, 0, INFINITY); return 0;
@@ -136,6 +138,20 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         ns_cli_required(s, a->o.sizes.n_fixed ? "" : a->o.sizes.budgets, "--budgets or --fixed");
         return 0;
     default: return parse_sizes(key, arg, s);
+    }
+}
+
+static void print_switches(const json_t *list)
+{
+    const json_t *z;
+    size_t i;
+    printf("\n%-12s %-12s %10s %8s %8s   half of each document by one size, the rest by another\n", "begun by", "finished by", "kl", "top1",
+           "agree");
+    json_array_foreach(list, i, z) {
+        const json_t *h = json_object_get(z, "held_out");
+        printf("%-12s %-12s %10.5f %8.4f %8.4f\n", json_string_value(json_object_get(z, "from")), json_string_value(json_object_get(z, "to")),
+               json_number_value(json_object_get(h, "kl")), json_number_value(json_object_get(h, "top1")),
+               json_number_value(json_object_get(h, "agree")));
     }
 }
 
@@ -154,6 +170,8 @@ static void print_report(const json_t *report)
                    json_number_value(json_object_get(h, "agree")));
         printf("\n");
     }
+    if (json_object_get(report, "switches"))
+        print_switches(json_object_get(report, "switches"));
 }
 
 static int elastify(args *a, ns_comm *comm, ns_err *e)

@@ -16,6 +16,8 @@ static int init_worker(ns_worker *k, const ns_crew *c, const ns_crew_opts *o, ns
         return -1;
     if (o->gradients && !(k->g = ns_alloc_aligned(c->p->count * sizeof *k->g)))
         return ns_fail(e, NS_ENOMEM, "gradients of %zu parameters: out of memory", c->p->count);
+    if (o->split && ns_split_init(&k->split, o->seq_tokens, e) != 0)
+        return -1;
     return ns_mask_init(c->p->arch, &k->mask, e);
 }
 
@@ -47,6 +49,7 @@ void ns_crew_release(ns_crew *c)
         ns_net_free(c->worker[i].teacher);
         free(c->worker[i].g);
         ns_mask_release(&c->worker[i].mask);
+        ns_split_release(&c->worker[i].split);
     }
     for (int i = 0; i < c->n_packs; i++)
         ns_pack_release(&c->pack[i]);
@@ -58,26 +61,45 @@ void ns_crew_release(ns_crew *c)
     *c = (ns_crew){ 0 };
 }
 
+/* ---- a change of size inside documents ---- */
+
+int ns_crew_reserve(ns_crew *c, int n_tokens, int n_seqs, ns_err *e)
+{
+    for (int i = 0; i < c->n; i++)
+        if (ns_carry_reserve(&c->worker[i].split.carry, c->p->arch, n_tokens, n_seqs, e) != 0)
+            return -1;
+    return 0;
+}
+
+const ns_pack *ns_worker_begin(ns_worker *k, const ns_real *w, ns_net_mask *before, const ns_pack *pack, ns_rng *rng)
+{
+    ns_split_make(&k->split, pack, rng);
+    ns_net_forward(k->teacher, w, before, &k->split.head.seqs); /* the teacher's memory is free until its own forward */
+    return &k->split.tail;
+}
+
 /* ---- evaluation ---- */
 
 typedef struct eval {
     ns_crew *c;
     const ns_real *w, *teacher;
     bool masked;
+    ns_net_mask *before;
 } eval;
 
 static void eval_pack(void *ctx, int i, int thread)
 {
     eval *v = ctx;
     ns_worker *k = &v->c->worker[i];
-    const ns_pack *p = &v->c->pack[i];
+    const ns_pack *whole = &v->c->pack[i], *p = v->before ? ns_worker_begin(k, v->w, v->before, whole, NULL) : whole;
     ns_net_mask *mask = v->masked ? &k->mask : NULL;
     ns_loss_spec spec = { .target = p->target, .weight = p->weight, .ce = 1, .temperature = 1 };
     (void)thread;
     ns_net_forward(k->net, v->w, mask, &p->seqs);
     if (v->teacher) {
-        ns_net_forward(k->teacher, v->teacher, NULL, &p->seqs);
+        ns_net_forward(k->teacher, v->teacher, NULL, &whole->seqs);
         spec.kd = 1;
+        spec.teacher_row = v->before ? k->split.row : NULL;
         spec.teacher = ns_net_hidden(k->teacher);
         spec.teacher_w = v->teacher;
     }
@@ -98,19 +120,32 @@ static int next_packs(ns_crew *c, ns_data *data, int64_t limit, int64_t *positio
     return n;
 }
 
-int ns_crew_eval(ns_crew *c, const ns_real *w, const ns_real *teacher, const ns_net_mask *mask, ns_data *data, int64_t limit, ns_comm *comm,
-                 ns_loss *out, ns_err *e)
+/* Room for any of the packs at hand. */
+static int reserve_packs(ns_crew *c, int n, ns_err *e)
 {
-    eval v = { c, w, teacher, mask != NULL };
+    int n_seqs = 0;
+    for (int i = 0; i < n; i++)
+        n_seqs = c->pack[i].seqs.n_seqs > n_seqs ? c->pack[i].seqs.n_seqs : n_seqs;
+    return ns_crew_reserve(c, c->other.max_tokens, n_seqs, e);
+}
+
+int ns_crew_eval(ns_crew *c, const ns_real *w, const ns_real *teacher, const ns_net_mask *mask, ns_net_mask *before, ns_data *data,
+                 int64_t limit, ns_comm *comm, ns_loss *out, ns_err *e)
+{
+    eval v = { c, w, teacher, mask != NULL, before };
     int64_t position = 0;
     int turn = 0;
+    bool failed = false;
     for (int i = 0; i < c->n; i++) {
         c->worker[i].loss = (ns_loss){ 0 };
         if (mask)
             ns_mask_copy(&c->worker[i].mask, mask);
     }
-    for (int n; (n = next_packs(c, data, limit, &position, &turn, comm)) > 0;)
-        ns_pool_run(c->pool, n, eval_pack, &v);
+    for (int n; !failed && (n = next_packs(c, data, limit, &position, &turn, comm)) > 0;)
+        if (!(failed = before && reserve_packs(c, n, e) != 0))
+            ns_pool_run(c->pool, n, eval_pack, &v);
+    if (ns_comm_any(comm, &failed, e) != 0 || failed)
+        return e->code ? -1 : ns_fail(e, NS_ECANCELLED, "evaluation: another rank failed");
     *out = (ns_loss){ 0 };
     for (int i = 0; i < c->n; i++) {
         const ns_loss *l = &c->worker[i].loss;
@@ -128,17 +163,17 @@ int ns_crew_eval(ns_crew *c, const ns_real *w, const ns_real *teacher, const ns_
     return out->weight > 0 ? 0 : ns_fail(e, NS_EINVAL, "evaluation: no document is held out");
 }
 
-int ns_train_eval(const ns_params *p, const ns_real *w, const ns_real *teacher, ns_net_mask *mask, ns_data *data, const ns_train_opts *o,
-                  ns_comm *comm, ns_loss *out, ns_err *e)
+int ns_train_eval(const ns_params *p, const ns_real *w, const ns_real *teacher, ns_net_mask *mask, ns_net_mask *before, ns_data *data,
+                  const ns_train_opts *o, ns_comm *comm, ns_loss *out, ns_err *e)
 {
     ns_crew c;
     int rc = ns_crew_init(&c, p, &(ns_crew_opts){ .seq_tokens = o->seq_tokens, .workers = o->workers, .forward_only = true,
-                                                  .teacher = teacher != NULL }, e);
+                                                  .teacher = teacher != NULL, .split = before != NULL }, e);
     bool failed = rc != 0;
     if (ns_comm_any(comm, &failed, e) != 0 || (failed && rc == 0))
         rc = ns_fail(e, NS_ECANCELLED, "evaluation: another rank failed");
     if (rc == 0)
-        rc = ns_crew_eval(&c, w, teacher, mask, data, o->eval_docs, comm, out, e);
+        rc = ns_crew_eval(&c, w, teacher, mask, before, data, o->eval_docs, comm, out, e);
     ns_crew_release(&c);
     return rc;
 }

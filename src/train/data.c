@@ -105,7 +105,7 @@ void ns_pack_release(ns_pack *p)
     *p = (ns_pack){ 0 };
 }
 
-static void pack_clear(ns_pack *p, int64_t first_doc)
+void ns_pack_clear(ns_pack *p, int64_t first_doc)
 {
     p->seqs = (ns_seqs){ .ids = p->ids, .start = p->start };
     p->start[0] = 0;
@@ -135,7 +135,7 @@ static void pack_add(const ns_data *d, ns_pack *p, const ns_piece *x)
 void ns_data_next(ns_data *d, ns_pack *out)
 {
     assert(out->max_tokens >= d->max_doc);
-    pack_clear(out, d->position);
+    ns_pack_clear(out, d->position);
     for (;;) {
         ns_source *s = next_source(d);
         if (s->handed / s->n_train != s->epoch)
@@ -152,7 +152,7 @@ void ns_data_next(ns_data *d, ns_pack *out)
 bool ns_data_eval(ns_data *d, int64_t *position, ns_pack *out)
 {
     assert(out->max_tokens >= d->max_doc);
-    pack_clear(out, *position);
+    ns_pack_clear(out, *position);
     while (*position < d->n_held && pack_fits(out, &d->pieces[d->held[*position]]))
         pack_add(d, out, &d->pieces[d->held[(*position)++]]);
     return out->seqs.n_seqs > 0;

@@ -49,6 +49,7 @@ typedef struct ns_pack {
 } ns_pack;
 int ns_pack_init(ns_pack *p, int max_tokens, ns_err *e);
 void ns_pack_release(ns_pack *p);
+void ns_pack_clear(ns_pack *p, int64_t first_doc);
 
 /* The stream's position is one number: documents (pieces of cut ones) handed out since the start. Epochs are shuffled anew by the seed.
  * `next` fills packs in stream order, so a pack's content depends on the position and the room of the pack alone; it never fails. */

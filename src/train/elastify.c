@@ -34,6 +34,7 @@ typedef struct elastify {
     ns_elastic_learner learner;
     ns_data *data;   /* of the last stage */
     ns_loss held[NS_ELASTIC_MAX];
+    ns_loss *pairs;  /* [n, n] of held-out documents begun by one size and finished by another; NULL: states do not fit */
     ns_err *e;
 } elastify;
 
@@ -124,7 +125,7 @@ static int run_stages(elastify *s)
 {
     if (run_stage(s, 0) < 0)
         return -1;
-    if (s->o->freeze_router && decide(s) < 0)
+    if (s->o->freeze_router && (decide(s) < 0 || ns_elastic_check_change(s->c->arch, &s->plan, s->o, true, s->e) < 0))
         return -1;
     if (s->o->stage2_steps > 0 && run_stage(s, 1) < 0)
         return -1;
@@ -140,10 +141,50 @@ static int evaluate(elastify *s)
     int rc = s->o->hold_out > 0 ? ns_mask_init(s->c->arch, &mask, s->e) : 0;
     for (int i = 0; rc == 0 && s->o->hold_out > 0 && i < s->plan.n; i++) {
         ns_mask_set_cut(s->c->arch, &s->plan.size[i].cut, &mask);
-        rc = ns_train_eval(&s->p, s->w, s->teacher, &mask, s->data, &t, s->comm, &s->held[i], s->e);
+        rc = ns_train_eval(&s->p, s->w, s->teacher, &mask, NULL, s->data, &t, s->comm, &s->held[i], s->e);
     }
     ns_mask_release(&mask);
     return rc;
+}
+
+/* Every size after every size, in the middle of each held-out document; after itself for comparison. */
+static int evaluate_pairs(elastify *s)
+{
+    const ns_train_opts t = stage_opts(s, s->o->stage2_steps > 0);
+    const int n = s->plan.n;
+    ns_net_mask from = { 0 }, to = { 0 };
+    int rc = -1;
+    if (s->o->hold_out <= 0 || n < 2 || !ns_elastic_states_fit(s->c->arch, &s->plan))
+        return 0;
+    if (!(s->pairs = calloc((size_t)n * (size_t)n, sizeof *s->pairs)))
+        rc = ns_fail(s->e, NS_ENOMEM, "losses of %d sizes: out of memory", n);
+    else
+        rc = ns_mask_init(s->c->arch, &from, s->e) == 0 ? ns_mask_init(s->c->arch, &to, s->e) : -1;
+    rc = agree(s, rc);
+    for (int i = 0; rc == 0 && i < n * n; i++) {
+        ns_mask_set_cut(s->c->arch, &s->plan.size[i / n].cut, &from);
+        ns_mask_set_cut(s->c->arch, &s->plan.size[i % n].cut, &to);
+        rc = ns_train_eval(&s->p, s->w, s->teacher, &to, &from, s->data, &t, s->comm, &s->pairs[i], s->e);
+    }
+    ns_mask_release(&from);
+    ns_mask_release(&to);
+    return rc;
+}
+
+static json_t *loss_json(const ns_loss *l)
+{
+    return json_pack("{s:f, s:f, s:f, s:f}", "kl", l->kl / l->weight, "ce", l->ce / l->weight, "top1", l->top1 / l->weight, "agree",
+                     l->agree / l->weight);
+}
+
+static json_t *pairs_json(const elastify *s)
+{
+    const int n = s->plan.n;
+    json_t *list = json_array();
+    for (int i = 0; i < n * n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "from", s->plan.size[i / n].name, "to", s->plan.size[i % n].name,
+                                              "held_out", loss_json(&s->pairs[i])));
+    return list;
 }
 
 static json_t *size_json(const elastify *s, int i)
@@ -157,8 +198,7 @@ static json_t *size_json(const elastify *s, int i)
                             "params_total", (json_int_t)c.params_total, "params_active", (json_int_t)c.params_active);
     const ns_loss *l = &s->held[i];
     if (l->weight > 0)
-        json_object_set_new(obj, "held_out", json_pack("{s:f, s:f, s:f, s:f}", "kl", l->kl / l->weight, "ce", l->ce / l->weight, "top1",
-                                                       l->top1 / l->weight, "agree", l->agree / l->weight));
+        json_object_set_new(obj, "held_out", loss_json(l));
     return obj;
 }
 
@@ -173,6 +213,8 @@ static json_t *report_json(const elastify *s)
         ns_fail(s->e, NS_ENOMEM, "the report: out of memory");
         return NULL;
     }
+    if (s->pairs)
+        json_object_set_new(obj, "switches", pairs_json(s));
     return obj;
 }
 
@@ -258,6 +300,8 @@ static int prepare(elastify *s)
         return -1;
     if (o->freeze_router && (!s->plan.router || o->stage2_steps == 0))
         return ns_fail(s->e, NS_EINVAL, "--freeze-router: there is %s", s->plan.router ? "no second stage" : "no router");
+    if (ns_elastic_check_change(s->c->arch, &s->plan, o, !s->plan.router, s->e) < 0)
+        return -1;
     if (s->plan.router)
         ns_router_init_weights(s->plan.router, o->router_std, o->seed);
     ns_buf_addf(&run, o->run_dir ? "%s" : "%s.train", o->run_dir ? o->run_dir : s->out);
@@ -295,6 +339,8 @@ int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastif
     if (rc == 0)
         rc = evaluate(&s);
     if (rc == 0)
+        rc = evaluate_pairs(&s);
+    if (rc == 0)
         rc = save(&s);
     if (rc == 0 && report && ns_comm_rank(comm) == 0)
         rc = (*report = report_json(&s)) ? 0 : -1;
@@ -304,6 +350,7 @@ int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastif
     ns_params_release(&s.p);
     free(s.w);
     free(s.teacher);
+    free(s.pairs);
     free(s.run);
     return rc;
 }

@@ -28,6 +28,7 @@ typedef struct ns_elastify_opts {
     double tau;                  /* first temperature */
     double tau_decay;            /* per step; 0: such that 0.05 of tau is left at the end */
     double hard;                 /* probability of a hard sample */
+    double change;               /* probability of a micro-batch whose documents change size midway; where cuts are hard */
     bool freeze_router;          /* in stage two: sizes are then the arg max cuts, hard */
 
     ns_dtype dtype;          /* NS_F32 or NS_BF16, of the checkpoint that is written */

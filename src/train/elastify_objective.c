@@ -2,6 +2,7 @@
 #include "train/elastify_objective.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the router and what it needs to learn ---- */
@@ -53,14 +54,55 @@ static int draw_size(const ns_elastic_plan *p, int stage, ns_rng *rng)
     return last; /* rounding */
 }
 
-/* The same on every rank: everything drawn comes from the seed and the number of the micro-batch. */
+/* The same on every rank: everything drawn comes from the seed and the number of the micro-batch. `series`: independent draws of it. */
+static ns_rng rng_of(const ns_elastic_stage *s, int64_t step, int micro, uint64_t series)
+{
+    ns_rng rng;
+    uint64_t number = (uint64_t)(s->first + step) * (uint64_t)s->train->micro_batches + (uint64_t)micro;
+    ns_rng_init(&rng, (s->o->seed + 1) * 0x9e3779b97f4a7c15u ^ (number + 1) * 0xd1342543de82ef95u ^ (uint64_t)s->stage << 63 ^ series);
+    return rng;
+}
+
+/* One of the sizes that the stage draws, but for `at`, all alike; `at` where there is no other. */
+static int draw_other(const ns_elastic_plan *p, int stage, int at, ns_rng *rng)
+{
+    int n = 0, list[NS_ELASTIC_MAX];
+    for (int i = 0; i < p->n; i++)
+        if (i != at && p->weight[stage][i] > 0)
+            list[n++] = i;
+    return n > 0 ? list[(int)(ns_rng_uniform(rng) * n)] : at;
+}
+
+/* Draws the micro-batch's size into s->at and, with the probability of --switch, another for the beginnings into s->from; *rng goes on as
+ * if there were none, *seed is for the places of the change. */
+static void draw_sizes(ns_elastic_stage *s, int64_t step, int micro, ns_rng *rng, uint64_t *seed)
+{
+    ns_rng change = rng_of(s, step, micro, 0xda942042e4dd58b5u);
+    *rng = rng_of(s, step, micro, 0);
+    s->at = s->from = draw_size(s->plan, s->stage, rng);
+    if (!s->soft && ns_rng_uniform(&change) < s->o->change) {
+        s->from = draw_other(s->plan, s->stage, s->at, &change);
+        *seed = ns_rng_u64(&change);
+    }
+}
+
+static ns_net_mask *before(void *ctx, int64_t step, int micro, uint64_t *seed)
+{
+    ns_elastic_stage *s = ctx;
+    ns_rng rng;
+    draw_sizes(s, step, micro, &rng, seed);
+    if (s->from == s->at)
+        return NULL;
+    ns_mask_set_cut(s->arch, &s->plan->size[s->from].cut, &s->before);
+    return &s->before;
+}
+
 static const ns_net_mask *mask(void *ctx, int64_t step, int micro)
 {
     ns_elastic_stage *s = ctx;
     ns_rng rng;
-    uint64_t number = (uint64_t)(s->first + step) * (uint64_t)s->train->micro_batches + (uint64_t)micro;
-    ns_rng_init(&rng, (s->o->seed + 1) * 0x9e3779b97f4a7c15u ^ (number + 1) * 0xd1342543de82ef95u ^ (uint64_t)s->stage << 63);
-    s->at = draw_size(s->plan, s->stage, &rng);
+    uint64_t seed;
+    draw_sizes(s, step, micro, &rng, &seed);
     if (s->soft) {
         const ns_router_draw d = draw_at(s, step, &rng);
         ns_router_forward(s->learner->r, s->plan->size[s->at].budget, &d, &s->learner->pass);
@@ -95,8 +137,9 @@ static int micro_done(void *ctx, int64_t step, int micro, const ns_net_mask *gra
 {
     ns_elastic_stage *s = ctx;
     (void)step, (void)micro, (void)e;
-    s->sums[2 * s->at] += loss->loss;
-    s->sums[2 * s->at + 1] += loss->weight;
+    const int n = s->plan->n, pair = s->from * n + s->at;
+    s->sums[pair] += loss->loss;
+    s->sums[n * n + pair] += loss->weight;
     if (s->soft)
         add_router_gradient(s, grad);
     return 0;
@@ -148,21 +191,30 @@ static double router_rate(const ns_elastic_stage *s, int64_t step)
     return ns_schedule_at(&c, step);
 }
 
+/* Mean losses: "small" for whole documents, "small>full" for those that full went on with. */
+static json_t *sizes_json(const ns_elastic_stage *s)
+{
+    const int n = s->plan->n;
+    json_t *sizes = json_object();
+    for (int i = 0; i < n * n; i++) {
+        const char *from = s->plan->size[i / n].name, *to = s->plan->size[i % n].name;
+        char name[2 * sizeof s->plan->size[0].name];
+        snprintf(name, sizeof name, i / n == i % n ? "%s" : "%s>%s", from, to);
+        if (s->sums[n * n + i] > 0)
+            json_object_set_new(sizes, name, json_real(s->sums[i] / s->sums[n * n + i]));
+    }
+    return sizes;
+}
+
 static int update(void *ctx, int64_t step, double progress, ns_comm *comm, json_t *log, ns_err *e)
 {
     ns_elastic_stage *s = ctx;
-    const int n = s->plan->n;
+    const size_t pairs = (size_t)s->plan->n * (size_t)s->plan->n;
     const double lr = router_rate(s, step);
-    json_t *sizes = json_object();
     (void)progress;
-    if (ns_comm_sum_doubles(comm, s->sums, 2 * (size_t)n, e) < 0 || (s->soft && step_router(s, step, lr, comm, e) < 0)) {
-        json_decref(sizes);
+    if (ns_comm_sum_doubles(comm, s->sums, 2 * pairs, e) < 0 || (s->soft && step_router(s, step, lr, comm, e) < 0))
         return -1;
-    }
-    for (int i = 0; i < n; i++)
-        if (s->sums[2 * i + 1] > 0)
-            json_object_set_new(sizes, s->plan->size[i].name, json_real(s->sums[2 * i] / s->sums[2 * i + 1]));
-    json_object_set_new(log, "sizes", sizes);
+    json_object_set_new(log, "sizes", sizes_json(s));
     if (s->soft) {
         const ns_router_draw d = draw_at(s, step, NULL);
         json_object_set_new(log, "budget_loss", json_real(s->budget_loss));
@@ -170,7 +222,7 @@ static int update(void *ctx, int64_t step, double progress, ns_comm *comm, json_
         json_object_set_new(log, "tau", json_real(d.tau));
         json_object_set_new(log, "shares", shares_json(s, step));
     }
-    memset(s->sums, 0, sizeof s->sums);
+    memset(s->sums, 0, 2 * pairs * sizeof *s->sums);
     s->budget_loss = 0;
     return 0;
 }
@@ -181,12 +233,14 @@ int ns_elastic_stage_init(ns_elastic_stage *s, const ns_real *teacher, ns_object
 {
     static const char *const names[] = { "router.w", "router.m", "router.v" };
     ns_elastic_learner *l = s->learner;
-    memset(s->sums, 0, sizeof s->sums);
+    s->sums = calloc(2 * (size_t)s->plan->n * (size_t)s->plan->n, sizeof *s->sums);
     s->budget_loss = 0;
-    if (ns_mask_init(s->arch, &s->mask, e) < 0)
+    if (!s->sums)
+        return ns_fail(e, NS_ENOMEM, "losses of %d sizes: out of memory", s->plan->n);
+    if (ns_mask_init(s->arch, &s->mask, e) < 0 || ns_mask_init(s->arch, &s->before, e) < 0)
         return -1;
     *obj = (ns_objective){ .ctx = s, .teacher = teacher, .ce = s->o->ce, .temperature = s->o->temperature, .mask = mask,
-                           .micro_done = micro_done, .update = update };
+                           .before = s->o->change > 0 && !s->soft ? before : NULL, .micro_done = micro_done, .update = update };
     if (!l->r)
         return 0;
     double *const data[] = { l->r->w, l->m, l->v };
@@ -205,4 +259,6 @@ int ns_elastic_stage_init(ns_elastic_stage *s, const ns_real *teacher, ns_object
 void ns_elastic_stage_release(ns_elastic_stage *s)
 {
     ns_mask_release(&s->mask);
+    ns_mask_release(&s->before);
+    free(s->sums);
 }

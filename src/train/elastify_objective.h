@@ -27,13 +27,19 @@ typedef struct ns_elastic_stage {
     int64_t first, total;       /* step numbers are over both stages: this stage's first; steps in which the router learns */
     int ranks;
     ns_net_mask mask;           /* of the micro-batch */
-    int at;                     /* its size */
-    double sums[2 * NS_ELASTIC_MAX]; /* of the step, this rank's: loss and weight of each size */
+    ns_net_mask before;         /* of its documents' beginnings */
+    int at, from;               /* its size; that of the beginnings, or the same */
+    double *sums;               /* [2][n, n] of the step, this rank's: loss and weight of each pair (from, at) */
     double budget_loss;         /* mean over the step's micro-batches */
     const char *state_name[3];
     void *state_data[3];
     size_t state_bytes[3];
 } ns_elastic_stage;
+
+/* Refuses --switch where it cannot act, naming why. `decided`: the sizes are known (with a router only after it has chosen). */
+int ns_elastic_check_change(const ns_arch *a, const ns_elastic_plan *p, const ns_elastify_opts *o, bool decided, ns_err *e);
+/* Can every size go on from every other's state? */
+bool ns_elastic_states_fit(const ns_arch *a, const ns_elastic_plan *p);
 
 /* Fills *obj, whose ctx is the stage. */
 int ns_elastic_stage_init(ns_elastic_stage *s, const ns_real *teacher, ns_objective *obj, ns_err *e);

@@ -25,23 +25,54 @@ void ns_step_release(ns_trainer *t)
     ns_mask_release(&t->mask_grad);
 }
 
-static void take_pack(ns_trainer *t, ns_pack *pack)
+/* The places where documents are cut, by the number of the pack in its micro-batch over all ranks. */
+static ns_rng cuts_of(const ns_trainer *t, int pack)
+{
+    ns_rng rng;
+    ns_rng_init(&rng, t->cuts + (uint64_t)pack * 0x9e3779b97f4a7c15u);
+    return rng;
+}
+
+/* Asks how the micro-batch is run. */
+static void begin_micro(ns_trainer *t, int micro)
+{
+    t->micro = micro;
+    t->before = t->obj && t->obj->before ? t->obj->before(t->obj->ctx, t->step, micro, &t->cuts) : NULL;
+}
+
+/* What counts of a pack, and the most tokens and sequences of any that is cut. */
+static void take_pack(ns_trainer *t, ns_pack *pack, int number, int *n_tokens, int *n_seqs)
 {
     ns_data_next(t->data, pack);
-    t->weight += pack->weight_sum;
+    double weight = pack->weight_sum;
+    if (t->before) {
+        ns_rng rng = cuts_of(t, number);
+        ns_split *split = &t->crew.worker[0].split;
+        ns_split_make(split, pack, &rng);
+        weight = split->tail.weight_sum;
+        *n_tokens = split->head.seqs.n_tokens > *n_tokens ? split->head.seqs.n_tokens : *n_tokens;
+        *n_seqs = split->head.seqs.n_seqs > *n_seqs ? split->head.seqs.n_seqs : *n_seqs;
+    }
+    t->weight += weight;
     t->step_tokens += pack->seqs.n_tokens;
 }
 
-static void read_packs(ns_trainer *t)
+static int read_packs(ns_trainer *t, ns_err *e)
 {
     const int rank = ns_comm_rank(t->comm), size = ns_comm_size(t->comm);
+    int n_tokens = 0, n_seqs = 0;
     t->weight = 0;
     t->step_tokens = 0;
     t->first_doc = ns_data_position(t->data);
-    for (int micro = 0; micro < t->o.micro_batches; micro++)
+    for (int micro = 0; micro < t->o.micro_batches; micro++) {
+        begin_micro(t, micro);
         for (int r = 0; r < size; r++)
             for (int i = 0; i < t->o.packs; i++)
-                take_pack(t, r == rank ? &t->crew.pack[micro * t->o.packs + i] : &t->crew.other);
+                take_pack(t, r == rank ? &t->crew.pack[micro * t->o.packs + i] : &t->crew.other, r * t->o.packs + i, &n_tokens, &n_seqs);
+    }
+    if (n_seqs == 0) /* on every rank */
+        return 0;
+    return ns_trainer_agree(t, ns_crew_reserve(&t->crew, n_tokens, n_seqs, e), e);
 }
 
 /* ---- in the workers ---- */
@@ -60,10 +91,21 @@ static void bucket_done(void *ctx, int b)
         ns_comm_sum_start(t->comm, t->crew.worker[0].g + lo, n, &t->sum_err);
 }
 
-static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, const ns_pack *pack)
+/* Own pack j of the micro-batch, or what is left of it when the beginnings of its documents are computed. */
+static const ns_pack *part_of(ns_trainer *t, ns_worker *k, int j)
+{
+    const ns_pack *pack = &t->crew.pack[t->micro * t->o.packs + j];
+    if (!t->before)
+        return pack;
+    ns_rng rng = cuts_of(t, ns_comm_rank(t->comm) * t->o.packs + j);
+    return ns_worker_begin(k, t->w, t->before, pack, &rng);
+}
+
+/* `pack` whole, and the part of it that has the loss. */
+static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, const ns_pack *pack, const ns_pack *part)
 {
     const ns_objective *obj = t->obj;
-    ns_loss_spec s = { .target = pack->target, .weight = pack->weight, .ce = 1, .temperature = 1, .scale = 1 / t->weight };
+    ns_loss_spec s = { .target = part->target, .weight = part->weight, .ce = 1, .temperature = 1, .scale = 1 / t->weight };
     if (!obj || !obj->teacher)
         return s;
     ns_net_forward(k->teacher, obj->teacher, NULL, &pack->seqs);
@@ -71,6 +113,7 @@ static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, const ns_pack *pa
     s.kd = 1;
     s.temperature = (ns_real)(obj->temperature > 0 ? obj->temperature : 1);
     s.teacher = ns_net_hidden(k->teacher);
+    s.teacher_row = part == pack ? NULL : k->split.row;
     s.teacher_w = obj->teacher;
     return s;
 }
@@ -92,10 +135,10 @@ static void run_worker(void *ctx, int i, int thread)
     k->loss = (ns_loss){ 0 };
     k->bad = -1;
     for (int j = i; j < t->o.packs; j += t->crew.n) {
-        const ns_pack *pack = &t->crew.pack[t->micro * t->o.packs + j];
+        const ns_pack *pack = &t->crew.pack[t->micro * t->o.packs + j], *part = part_of(t, k, j);
         const bool last = last_micro && j + t->crew.n >= t->o.packs;
-        ns_net_forward(k->net, t->w, mask, &pack->seqs);
-        const ns_loss_spec spec = spec_of(t, k, pack);
+        ns_net_forward(k->net, t->w, mask, &part->seqs);
+        const ns_loss_spec spec = spec_of(t, k, pack, part);
         ns_net_loss(k->net, t->w, mask, &spec, k->g, NULL, &k->loss);
         if (k->bad < 0 && !isfinite(k->loss.loss))
             k->bad = j;
@@ -124,7 +167,7 @@ static int micro_done(ns_trainer *t, ns_err *e)
     for (int i = 0; i < t->crew.n && t->bad.code == 0; i++) {
         ns_worker *k = &t->crew.worker[i];
         if (k->bad >= 0)
-            ns_diagnose_pack(t, k, &t->crew.pack[t->micro * t->o.packs + k->bad], &t->bad);
+            ns_diagnose_pack(t, k, part_of(t, k, k->bad), &t->bad);
     }
     if (!t->obj || !t->obj->micro_done)
         return 0;
@@ -153,11 +196,13 @@ int ns_step_run(ns_trainer *t, ns_err *e)
     int rc = 0;
     t->loss = (ns_loss){ 0 };
     t->bad = t->sum_err = (ns_err){ 0 };
-    read_packs(t);
+    if (read_packs(t, e) != 0)
+        return -1;
     clear_loads(t);
     for (int b = 0; b < t->p->n_buckets; b++)
         atomic_store(&t->left[b], t->crew.n);
-    for (t->micro = 0; t->micro < t->o.micro_batches; t->micro++) {
+    for (int micro = 0; micro < t->o.micro_batches; micro++) {
+        begin_micro(t, micro);
         t->mask = t->obj && t->obj->mask ? t->obj->mask(t->obj->ctx, t->step, t->micro) : NULL;
         ns_pool_run(t->crew.pool, t->crew.n, run_worker, t);
         if (micro_done(t, rc == 0 ? e : NULL) != 0) /* the others wait in the sums: go on to them */

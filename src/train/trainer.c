@@ -134,7 +134,7 @@ static int evaluate(ns_trainer *t, json_t *line, ns_err *e)
     const ns_real *teacher = t->obj ? t->obj->teacher : NULL;
     if (t->o.eval_every <= 0 || (t->step % t->o.eval_every != 0 && t->step != t->o.steps))
         return 0;
-    if (ns_crew_eval(&t->crew, t->w, teacher, NULL, t->data, t->o.eval_docs, t->comm, &l, e) != 0)
+    if (ns_crew_eval(&t->crew, t->w, teacher, NULL, NULL, t->data, t->o.eval_docs, t->comm, &l, e) != 0)
         return -1;
     put_loss(line, "eval_", &l, teacher != NULL);
     put(line, "eval_ppl", exp(l.ce / l.weight));
@@ -209,7 +209,8 @@ static int open_run(ns_trainer *t, bool resume, ns_err *e)
 static int prepare(ns_trainer *t, ns_err *e)
 {
     const ns_crew_opts co = { .seq_tokens = t->o.seq_tokens, .workers = t->o.workers, .packs = t->o.packs,
-                              .micro_batches = t->o.micro_batches, .recompute = t->o.recompute, .gradients = !ns_trainer_frozen(t), .teacher = t->obj && t->obj->teacher };
+                              .micro_batches = t->o.micro_batches, .recompute = t->o.recompute, .gradients = !ns_trainer_frozen(t), .teacher = t->obj && t->obj->teacher,
+                              .split = t->obj && t->obj->before };
     return ns_crew_init(&t->crew, t->p, &co, e) == 0 && ns_step_init(t, e) == 0 && ns_update_init(t, e) == 0 ? 0 : -1;
 }
 

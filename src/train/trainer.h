@@ -19,6 +19,10 @@ typedef struct ns_objective {
     double temperature;     /* 1 */
     /* The mask of micro-batch `micro` of a step; NULL: none. The trainer gives each worker a copy; asked for once each. */
     const ns_net_mask *(*mask)(void *ctx, int64_t step, int micro);
+    /* The mask under which the beginnings of a micro-batch's documents are computed, whose states the rest then goes on from under the mask
+     * of the micro-batch: the beginnings are constants and have no loss. NULL: whole documents. *seed decides where each is cut. Depends
+     * on step and micro alone, and is asked for more than once; needs a teacher. */
+    ns_net_mask *(*before)(void *ctx, int64_t step, int micro, uint64_t *seed);
     /* After a micro-batch: `grad` holds the mask's gradients of this rank's share of the step's mean loss (NULL when mask gave NULL).
      * `loss` is this rank's. */
     int (*micro_done)(void *ctx, int64_t step, int micro, const ns_net_mask *grad, const ns_loss *loss, ns_err *e);
@@ -61,7 +65,8 @@ ns_train_opts ns_train_defaults(void);
 int ns_train(const ns_params *p, ns_real *w, ns_data *data, const ns_objective *obj, const ns_train_opts *o, const char *dir, bool resume,
              ns_comm *comm, ns_err *e);
 
-/* Sums over the held-out documents under a mask (may be NULL): cross-entropy always; KL and agreement with a teacher (may be NULL). */
-int ns_train_eval(const ns_params *p, const ns_real *w, const ns_real *teacher, ns_net_mask *mask, ns_data *data, const ns_train_opts *o,
-                  ns_comm *comm, ns_loss *out, ns_err *e);
+/* Sums over the held-out documents under a mask (may be NULL): cross-entropy always; KL and agreement with a teacher (may be NULL). With
+ * `before` (needs a teacher) that mask's size computes the first half of each document and hands its state over; the second half counts. */
+int ns_train_eval(const ns_params *p, const ns_real *w, const ns_real *teacher, ns_net_mask *mask, ns_net_mask *before, ns_data *data,
+                  const ns_train_opts *o, ns_comm *comm, ns_loss *out, ns_err *e);
 #endif

@@ -11,12 +11,14 @@
 #include <stdio.h>
 
 #include "kernel/pool.h"
+#include "train/split.h"
 #include "train/trainer.h"
 
 typedef struct ns_worker {
     ns_net *net, *teacher; /* teacher: forward only; NULL without one */
     ns_real *g;            /* [params.count]; NULL where no gradients are wanted. Worker 0's becomes the sum over workers, then ranks */
     ns_net_mask mask;      /* its copy of the micro-batch's mask */
+    ns_split split;        /* the pack at hand, where the size changes inside documents */
     ns_loss loss;          /* of the micro-batch */
     int bad;               /* its first pack of the micro-batch whose loss is not finite; -1 */
 } ns_worker;
@@ -36,13 +38,18 @@ typedef struct ns_crew_opts {
     int seq_tokens, workers, packs; /* workers 0: the cores, but not more than packs; packs 0: one for each worker */
     int micro_batches;
     ns_recompute recompute;
-    bool forward_only, gradients, teacher;
+    bool forward_only, gradients, teacher, split;
 } ns_crew_opts;
 int ns_crew_init(ns_crew *c, const ns_params *p, const ns_crew_opts *o, ns_err *e);
 void ns_crew_release(ns_crew *c);
-/* Held-out documents up to `limit` pieces (0: all), summed over ranks. */
-int ns_crew_eval(ns_crew *c, const ns_real *w, const ns_real *teacher, const ns_net_mask *mask, ns_data *data, int64_t limit, ns_comm *comm,
-                 ns_loss *out, ns_err *e);
+/* Room for the states of documents' beginnings in every worker. */
+int ns_crew_reserve(ns_crew *c, int n_tokens, int n_seqs, ns_err *e);
+/* Computes the beginnings of the pack's documents under `before` (forward only: all workers may share it) and returns the rest, ready to
+ * go on. It is the worker's, as its split.row. */
+const ns_pack *ns_worker_begin(ns_worker *k, const ns_real *w, ns_net_mask *before, const ns_pack *pack, ns_rng *rng);
+/* Held-out documents up to `limit` pieces (0: all), summed over ranks. `before`: as ns_train_eval. */
+int ns_crew_eval(ns_crew *c, const ns_real *w, const ns_real *teacher, const ns_net_mask *mask, ns_net_mask *before, ns_data *data,
+                 int64_t limit, ns_comm *comm, ns_loss *out, ns_err *e);
 
 /* A stretch of this rank's share that one thread updates: part of a tensor, or a matrix for Muon. */
 typedef struct ns_stretch {
@@ -65,6 +72,8 @@ typedef struct ns_trainer {
     /* the step at hand */
     int micro;
     const ns_net_mask *mask;  /* of the micro-batch; NULL: none */
+    ns_net_mask *before;      /* of its documents' beginnings; NULL: they are not cut */
+    uint64_t cuts;            /* seed of the places where they are */
     ns_net_mask mask_grad;    /* sum over workers */
     double weight;            /* sum over all packs of all ranks */
     int64_t step_tokens;      /* likewise */

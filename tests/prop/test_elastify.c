@@ -373,6 +373,125 @@ static void frozen_router(void **state)
     assert_non_null(strstr(e.msg, "--freeze-router: there is no second stage"));
 }
 
+/* ---- a change of size inside documents ---- */
+
+static ns_elastify_opts changing(int64_t steps, double change)
+{
+    static const char *const sizes[] = { "full", "M=hidden=24,expert_ffn=36", "S=hidden=16,expert_ffn=24" };
+    ns_elastify_opts o = options(steps, 0);
+    o.sizes = (ns_elastic_opts){ .fixed = sizes, .n_fixed = 3 };
+    o.change = change;
+    return o;
+}
+
+static double pair_kl(const json_t *report, const char *from, const char *to)
+{
+    size_t i;
+    json_t *z;
+    json_array_foreach(json_object_get(report, "switches"), i, z) {
+        if (strcmp(json_string_value(json_object_get(z, "from")), from) == 0 && strcmp(json_string_value(json_object_get(z, "to")), to) == 0)
+            return json_number_value(json_object_get(json_object_get(z, "held_out"), "kl"));
+    }
+    fail_msg("no pair %s, %s", from, to);
+    return 0;
+}
+
+/* Nothing moves, and one size is the parent under another name: documents that change between these two have no loss in training and
+ * none in the report; those that change to or from the small one have. */
+static void changes_of_size(void **state)
+{
+    static const char *const sizes[] = { "full", "F=hidden=32", "S=hidden=16,expert_ffn=24" };
+    (void)state;
+    json_t *report = NULL;
+    int seen[2] = { 0 };
+    ns_elastify_opts o = changing(30, 0.6);
+    o.sizes.fixed = sizes;
+    o.train.schedule = (ns_schedule){ 0 };
+    char *out = elastify("changing", &o, &report);
+    json_t *log = log_of(out, 1), *v;
+    for (size_t i = 0; i < json_array_size(log); i++) {
+        const char *name;
+        json_object_foreach(json_object_get(json_array_get(log, i), "sizes"), name, v) {
+            const bool small = strchr(name, 'S') != NULL;
+            if (strchr(name, '>'))
+                seen[small]++;
+            if (!(small ? json_number_value(v) > 1e-4 : fabs(json_number_value(v)) < 1e-6))
+                fail_msg("step %zu: %s has the loss %g", i + 1, name, json_number_value(v));
+        }
+    }
+    assert_true(seen[0] > 0 && seen[1] > 0);
+    assert_int_equal(json_array_size(json_object_get(report, "switches")), 9);
+    assert_true(fabs(pair_kl(report, "full", "full")) < 1e-6 && fabs(pair_kl(report, "full", "F")) < 1e-6);
+    assert_true(pair_kl(report, "S", "full") > 1e-4 && pair_kl(report, "full", "S") > 1e-3);
+    json_decref(report);
+    json_decref(log);
+    free(out);
+}
+
+/* Interrupted and finished: the same bits; and what two workers compute is what one does, up to the order of additions. */
+static void changes_resume_and_spread(void **state)
+{
+    (void)state;
+    ns_err e = { 0 };
+    ns_elastify_opts o = changing(6, 0.6);
+    char *whole = elastify("whole change", &o, NULL), *parts = tiny_path(tiny_base, "parts change"), *spread;
+    struct stopper s = { 3, 0 };
+    o.train.on_step = on_step;
+    o.train.on_step_ctx = &s;
+    o.train.interrupted = &s.flag;
+    assert_int_equal(ns_elastify(parent, NULL, &o, parts, comm, NULL, &e), -1);
+    assert_int_equal(e.code, NS_ECANCELLED);
+    o.train.on_step = NULL;
+    o.train.interrupted = NULL;
+    o.resume = true;
+    free(elastify("parts change", &o, NULL));
+    same_file(whole, parts, "model.safetensors");
+    o.resume = false;
+    o.train.workers = 2;
+    spread = elastify("spread change", &o, NULL);
+    json_t *a = log_of(whole, 1), *b = log_of(spread, 1);
+    for (size_t i = 0; i < 6; i++) {
+        const char *name;
+        json_t *v, *sizes = json_object_get(json_array_get(b, i), "sizes");
+        json_object_foreach(json_object_get(json_array_get(a, i), "sizes"), name, v) {
+            const double x = json_number_value(v), y = json_number_value(json_object_get(sizes, name));
+            if (!(fabs(x - y) <= 1e-4 * fabs(x) + 1e-7))
+                fail_msg("step %zu, %s: %.9g by one worker, %.9g by two", i + 1, name, x, y);
+        }
+    }
+    json_decref(a);
+    json_decref(b);
+    free(whole);
+    free(parts);
+    free(spread);
+}
+
+static void refuse(const ns_elastify_opts *o, const char *why)
+{
+    ns_err e = { 0 };
+    assert_int_equal(ns_elastify(parent, NULL, o, "x", comm, NULL, &e), -1);
+    if (!strstr(e.msg, why))
+        fail_msg("\"%s\" lacks \"%s\"", e.msg, why);
+}
+
+static void change_refusals(void **state)
+{
+    static const char *const heads[] = { "full", "S=mamba_heads=4" }, *const depth[] = { "full", "S=layers=0-2+4-5" };
+    (void)state;
+    ns_elastify_opts o = changing(2, 0.5);
+    o.sizes.only = "S";
+    refuse(&o, "--switch: a single size is trained");
+    o = changing(2, 0.5);
+    o.sizes.fixed = heads;
+    o.sizes.n_fixed = 2;
+    refuse(&o, "--switch: sizes full and S differ in mamba_heads");
+    o.sizes.fixed = depth;
+    refuse(&o, "--switch: sizes full and S differ in depth");
+    o = options(2, 0);
+    o.change = 0.5;
+    refuse(&o, "--switch: a router that learns has no sizes yet");
+}
+
 static void uniform_sizes(void **state)
 {
     (void)state;
@@ -412,7 +531,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trains_and_answers_budgets), cmocka_unit_test(starts_at_the_parent), cmocka_unit_test(resumes_bit_for_bit),
         cmocka_unit_test(only_one_size),              cmocka_unit_test(frozen_router),        cmocka_unit_test(uniform_sizes),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(refusals),                   cmocka_unit_test(changes_of_size),
+        cmocka_unit_test(changes_resume_and_spread),  cmocka_unit_test(change_refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
