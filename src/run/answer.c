@@ -191,7 +191,7 @@ static int fit_size(ns_answer *a, ns_err *e)
         tick(a, a->o.segment[want].size, read);
         a->now = want;
     }
-    return a->o.handover == NS_HANDOVER_LATE ? follow(a, &at, e) : 0;
+    return a->begun && a->o.handover == NS_HANDOVER_LATE ? follow(a, &at, e) : 0; /* once the prompt is there */
 }
 
 /* ---- making and freeing ---- */
@@ -307,7 +307,7 @@ static void hurry(ns_answer *a)
     if (i < 0 || a->n_put)
         return;
     if (a->thought.phase == NS_PHASE_ANSWER) {
-        if (ns_pace_over(&a->pace, now, a->of_segment[i]))
+        if (ns_pace_over(&a->pace, now, a->of_segment[i], unread(a, i)))
             a->info.end = "deadline";
         return;
     }

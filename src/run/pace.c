@@ -13,9 +13,9 @@ bool ns_pace_must_close(const ns_pace *p, double now, int think, int answer, int
     return now + p->load * p->size[think].step + ns_pace_reserve(p, answer, unread, put) >= p->end;
 }
 
-bool ns_pace_over(const ns_pace *p, double now, int answer)
+bool ns_pace_over(const ns_pace *p, double now, int answer, int unread)
 {
-    return now + p->load * p->size[answer].step > p->end;
+    return now + p->load * (unread * p->size[answer].read + p->size[answer].step) > p->end;
 }
 
 void ns_pace_took(ns_pace *p, int i, double seconds)

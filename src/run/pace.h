@@ -22,8 +22,8 @@ typedef struct ns_pace {
 double ns_pace_reserve(const ns_pace *p, int answer, int unread, int put);
 /* Would one more token of thought take what the answer needs? */
 bool ns_pace_must_close(const ns_pace *p, double now, int think, int answer, int unread, int put);
-/* Would one more token come too late? */
-bool ns_pace_over(const ns_pace *p, double now, int answer);
+/* Would one more token, behind `unread` ones to read, come too late? */
+bool ns_pace_over(const ns_pace *p, double now, int answer, int unread);
 /* A step of size i took so long. */
 void ns_pace_took(ns_pace *p, int i, double seconds);
 /* Sizes, widest first, for a prompt of `prompt` tokens when nothing was asked for: the answer at the widest that leaves half of the time,
