@@ -179,7 +179,7 @@ static void test_budgets(void **state)
 {
     (void)state;
     static const int budgets[] = { 1, 2, 5, 17, 60 }, graces[] = { 0, 1, 9, 40 };
-    const ns_sampling hot = { .temperature = 2.0, .top_p = 1.0, .repetition_penalty = 1.0, .seed = 5 };
+    ns_sampling hot = { .temperature = 2.0, .top_p = 1.0, .repetition_penalty = 1.0 };
     size_t n_close;
     const int *close = closing(&n_close);
     int at_line = 0, hard = 0;
@@ -187,6 +187,7 @@ static void test_budgets(void **state)
         for (int b = 0; b < 5; b++)
             for (int g = 0; g < 4; g++) {
                 int budget = budgets[b], grace = graces[g];
+                hot.seed += 1000; /* another thought each time */
                 result r = answer(i, &(ns_answer_opts){ .think_budget = budget, .grace = grace, .answer_tokens = 8, .ignore_stop = true }, &hot, NULL);
                 int n = r.info.thought;
                 assert_int_equal(r.info.answer, 8);
@@ -262,6 +263,48 @@ static void test_handovers(void **state)
     result plain = answer(0, &o, NULL, NULL);
     assert_memory_equal(r.ids, plain.ids, sizeof r.ids);
     prop_same(r.logits, plain.logits, VOCAB, "the cache handed to the same cut");
+}
+
+/* What auto comes to is the checkpoint's to say, and goes through nest.json and back. */
+static void test_auto(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *says;
+        enum ns_handover same_shape;
+    } c[] = { { "", NS_HANDOVER_PREFILL }, { "\"handover\": \"prefill\", ", NS_HANDOVER_PREFILL },
+              { "\"handover\": \"cache\", ", NS_HANDOVER_CACHE } };
+    char text[500], *dir = tiny_path(tiny_base, "model"), *path = tiny_path(tiny_base, "auto.json");
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        ns_err e = { 0 };
+        ns_cut full, small, tight;
+        char name[64];
+        enum ns_handover how;
+        snprintf(text, sizeof text, "{%s%s", c[i].says, nest + 1);
+        assert_int_equal(ns_file_write(path, text, strlen(text), &e), 0);
+        ns_engine *en = ns_engine_open(dir, &(ns_engine_opts){ .nest_path = path, .n_threads = 1 }, &e);
+        if (!en)
+            fail_msg("%s", e.msg);
+        ns_engine_cut(en, "full", 9, &full, name, sizeof name, &e);
+        ns_engine_cut(en, "small", 9, &small, name, sizeof name, &e);
+        ns_engine_cut(en, "tight", 9, &tight, name, sizeof name, &e);
+        assert_int_equal(ns_engine_handover(en, &full, &small, NS_HANDOVER_AUTO, &how, &e), 0);
+        assert_int_equal(how, c[i].same_shape);
+        assert_int_equal(ns_engine_handover(en, &full, &tight, NS_HANDOVER_AUTO, &how, &e), 0);
+        assert_int_equal(how, NS_HANDOVER_PREFILL);
+        assert_int_equal(ns_engine_handover(en, &full, &tight, NS_HANDOVER_CACHE, &how, &e), -1);
+        e = (ns_err){ 0 };
+        json_t *back = ns_variants_json(en->model.arch, &en->ckpt->variants, &e);
+        const char *said = json_string_value(json_object_get(back, "handover"));
+        assert_true(c[i].says[0] ? said && strstr(c[i].says, said) : !said);
+        json_decref(back);
+        ns_cut_release(&full);
+        ns_cut_release(&small);
+        ns_cut_release(&tight);
+        ns_engine_close(en);
+    }
+    free(dir);
+    free(path);
 }
 
 /* Three sizes in one answer, the thought's last tokens among them. */
@@ -456,7 +499,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_close_text), cmocka_unit_test(test_one_size),  cmocka_unit_test(test_budgets),  cmocka_unit_test(test_no_thought),
-        cmocka_unit_test(test_seeds),      cmocka_unit_test(test_handovers), cmocka_unit_test(test_schedule), cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_seeds),      cmocka_unit_test(test_handovers), cmocka_unit_test(test_auto), cmocka_unit_test(test_schedule), cmocka_unit_test(test_batches),
         cmocka_unit_test(test_deadline),   cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
