@@ -195,8 +195,9 @@ static void count_used(ns_session *s, ns_cli_answer *out)
     u->tokens++;
 }
 
-ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, ns_err *e)
+ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, double start, ns_err *e)
 {
+    double left = a->deadline > 0 && start > 0 ? a->deadline - (ns_now() - start) : a->deadline;
     return ns_answer_new(s, &(ns_answer_opts){ .segment = a->plan.seg,
                                                .n_segments = a->plan.n,
                                                .handover = a->handover,
@@ -205,7 +206,7 @@ ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, ns_er
                                                .close = a->close,
                                                .max_tokens = a->max_tokens > 0 ? (int)a->max_tokens : 0,
                                                .answer_tokens = a->answer_tokens,
-                                               .deadline = a->deadline,
+                                               .deadline = a->deadline > 0 && left <= 0 ? 1e-3 : left, /* too late, but not without one */
                                                .ignore_stop = a->ignore_eos },
                          e);
 }

@@ -49,8 +49,8 @@ typedef struct ns_cli_answer {
     ns_answer_info info;
 } ns_cli_answer;
 
-/* The answer's plan for a session, before its prompt is fed: a deadline's time begins here. */
-ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, ns_err *e);
+/* The answer's plan for a session, before its prompt is fed. A deadline counts from `start` (ns_now), 0: from here. */
+ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, double start, ns_err *e);
 /* Continues what the session holds. With `stream` the text also goes to standard output. Cancelling is no error. */
 int ns_cli_answer_make(ns_engine *en, ns_session *s, ns_answer *plan, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e);
 /* "cache", "prefill", "late" */

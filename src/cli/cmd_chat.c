@@ -105,7 +105,7 @@ static int sync_once(chat *c, const ns_ids *ids, ns_answer **plan, ns_err *e)
 {
     *e = (ns_err){ 0 };
     ns_answer_free(*plan);
-    *plan = ns_cli_answer_begin(c->s, &c->answer, e);
+    *plan = ns_cli_answer_begin(c->s, &c->answer, 0, e);
     return *plan ? ns_session_sync(c->s, ids->data, ids->len, e) : -1;
 }
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "cli/answer.h"
 #include "cli/cmd.h"
 
@@ -196,11 +197,12 @@ static int run(const args *a, bool *cancelled, ns_err *e)
     ns_answer *plan = NULL;
     uint64_t seed = 0;
     int rc = -1;
+    double start = ns_now();
     ns_engine *en = ns_cli_engine_open(a->dir, &a->answer.engine, false, e);
     if (!en || read_prompt(en, a, &ids, e) != 0 || !(s = ns_cli_session_new(en, &a->answer, &seed, e)))
         goto out;
     ns_cli_interrupt_begin(s);
-    plan = ns_cli_answer_begin(s, &a->answer, e);
+    plan = ns_cli_answer_begin(s, &a->answer, start, e);
     rc = plan ? feed_prompt(s, a, &ids, e) : -1;
     if (rc == 0)
         rc = answer(en, s, plan, a, ids.len, seed, cancelled, e);
