@@ -207,7 +207,7 @@ if grep -q thought err; then bad "no thought at 0" "one in the figures"; else ok
 want "run --close" 0 "^.*That was it.</think>" $T --think-budget 6 --close 'That was it.</think>\n'
 want "run --close without the mark" 1 "has no </think> in it" $T --think-budget 6 --close enough
 want "run --grace" 0 "thought [6-9] tokens" $T --think-budget 6 --grace 3
-want "run --deadline" 0 "closed\|deadline" $T --deadline 1s
+want "run --deadline" 0 "answer 4 tokens\|cut at the deadline" $T --deadline 1s
 want "run, last-think without a budget" 2 "think-budget, which is missing" $T --plan last-think:5:full
 want "run, bad plan" 2 "expected think:SIZE" $T --plan reason:full
 want "run, bad --think-budget" 2 "think-budget" $T --think-budget some
