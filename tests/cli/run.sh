@@ -187,6 +187,32 @@ printf hello | "$N" tokenize ck | tr ' ' '\n' | cat - first >ids.prefix
 "$N" run ck --ids-file ids.prefix -n 7 --temp 0 --ignore-eos --json 2>err | sed -n '/"ids"/,/]/p' | tr -dc '0-9\n' | grep . >second
 cat first second >joined
 same "a switch with prefill is exact" both joined
+# budgets of thought: this model never closes one itself
+T="$N run ck -p hello --temp 0 --ignore-eos --answer-tokens 4"
+want "run --think-budget" 0 "thought 6 tokens at .* tok/s (closed), answer 4 tokens" $T --think-budget 6
+want "run --think --answer" 0 "1 switch in .* by prefill" $T --think small --answer full --think-budget 6
+said "run --think --answer, sizes" "sizes small 9 + full 4" err
+want "run --handover late" 0 "by late" $T --think small --answer full --think-budget 70 --handover late
+want "run --plan" 0 "2 switches" $T --plan think:small,last-think:3:mid,answer:full --think-budget 6
+said "run --plan, sizes" "sizes small 3 + mid 6 + full 4" err
+$T --think-budget 6 --json 2>err >a
+$T --plan all:full --think-budget 6 --json 2>err >b
+sed -n '/"ids"/,/]/p' a >a.ids
+sed -n '/"ids"/,/]/p' b >b.ids
+same "one size, two ways to say it" a.ids b.ids
+check "and it said something" -s a.ids
+said "run --json, the thought" '"closed": true' a
+want "run --think-budget 0" 0 "size full" $T --think-budget 0
+if grep -q thought err; then bad "no thought at 0" "one in the figures"; else ok "no thought at 0"; fi
+want "run --close" 0 "^.*That was it.</think>" $T --think-budget 6 --close 'That was it.</think>\n'
+want "run --close without the mark" 1 "has no </think> in it" $T --think-budget 6 --close enough
+want "run --grace" 0 "thought [6-9] tokens" $T --think-budget 6 --grace 3
+want "run --deadline" 0 "answer 4 tokens\|cut at the deadline" $T --deadline 1s
+want "run, last-think without a budget" 2 "think-budget, which is missing" $T --plan last-think:5:full
+want "run, bad plan" 2 "expected think:SIZE" $T --plan reason:full
+want "run, bad --think-budget" 2 "think-budget" $T --think-budget some
+want "run, bad --deadline" 2 "no time" $T --deadline soon
+want "run, unknown --think" 1 "huge" $T --think huge
 want "run --fit" 0 "size full" "$N" run ck --fit 1GiB -p hello -n 2 --ignore-eos
 want "run --fit, nothing fits" 1 "no size fits" "$N" run ck --fit 1KB -p hello -n 2
 want "run --fit, no number" 2 "fit" "$N" run ck --fit much -p hello

@@ -375,7 +375,7 @@ static void resize_keeps_the_cache(void **state)
     ok(ns_session_feed(s, ids + 40, 5, &e));
     ok(ns_session_feed(t, ids + 40, 5, &e));
     assert_true(prop_diff(ns_session_logits(s), ns_session_logits(t), VOCAB) > 1e-3);
-    ok(ns_session_resize(s, "full", NS_HANDOVER_AUTO, &e)); /* and back, without work */
+    ok(ns_session_resize(s, "full", NS_HANDOVER_CACHE, &e)); /* and back, without work */
     ok(ns_session_resize(s, "full", NS_HANDOVER_CACHE, &e)); /* to itself */
     assert_int_equal(ns_session_stats(s).prefill_tokens, 45);
     generate(s, out, 3);

@@ -74,6 +74,7 @@ static void nest_file(void **state)
     assert_false(v.assumed);
     assert_string_equal(v.source, "nest.json");
     assert_int_equal(v.n, 3);
+    assert_int_equal(v.handover, NS_HANDOVER_AUTO);
     assert_string_equal(v.v[0].name, "full");
     assert_string_equal(v.v[0].alias, "big");
     assert_string_equal(v.v[1].name, "mid");
@@ -131,7 +132,8 @@ static void nest_refusals(void **state)
         assert_int_equal(v.n, 0);
         json_decref(j);
     }
-    static const char *const roots[] = { "[]", "{\"version\":2,\"variants\":[]}", "{\"variants\":[]}",
+    static const char *const roots[] = { "{\"version\":1,\"variants\":[],\"handover\":\"late\"}",
+                                         "{\"version\":1,\"variants\":[],\"handover\":1}", "[]", "{\"version\":2,\"variants\":[]}", "{\"variants\":[]}",
                                          "{\"version\":1,\"variants\":[],\"sizes\":1}", "{\"version\":1}" };
     for (size_t i = 0; i < sizeof roots / sizeof *roots; i++) {
         ns_err e = { 0 };
