@@ -61,7 +61,7 @@ static int answer(void *ctx, const ns_gen_answer *a, ns_err *e)
     v->tokens += a->n_ids + (a->budget == 0 || !a->closed ? a->n_thought : 0); /* a thought goes on from budget to budget */
     if (v->o->progress)
         show(v);
-    return v->store && ns_store_due(v->store) ? ns_eval_save_totals(v, v->now, e) || ns_store_commit(v->store, e) : 0;
+    return v->store && ns_results_due(v->store) ? ns_eval_save_totals(v, v->now, e) || ns_results_commit(v->store, e) : 0;
 }
 
 /* ---- passes ---- */
@@ -70,7 +70,7 @@ static int answer(void *ctx, const ns_gen_answer *a, ns_err *e)
 static void count_totals(struct eval *v, struct pass *p, double seconds)
 {
     for (int i = 0; i < p->n; i++)
-        p->plan[i].totals = (ns_store_totals){ p->plan[i].before.prompt_tokens + (int64_t)v->stats->prompt_tokens,
+        p->plan[i].totals = (ns_results_totals){ p->plan[i].before.prompt_tokens + (int64_t)v->stats->prompt_tokens,
                                                p->plan[i].before.tokens + (int64_t)v->stats->tokens, p->plan[i].before.seconds + seconds };
 }
 
@@ -78,7 +78,7 @@ int ns_eval_save_totals(struct eval *v, const struct pass *p, ns_err *e)
 {
     count_totals(v, v->now, ns_now() - v->pass_started);
     for (int i = 0; i < p->n; i++)
-        if (ns_store_set_totals(v->store, p->plan[i].id, &p->plan[i].totals, e) != 0)
+        if (ns_results_set_totals(v->store, p->plan[i].id, &p->plan[i].totals, e) != 0)
             return -1;
     return 0;
 }
@@ -103,7 +103,7 @@ static int run_part(struct eval *v, struct pass *p, const int *todo, int n, ns_e
         count_totals(v, p, stats.seconds);
     }
     if (rc == 0 && v->store)
-        rc = ns_eval_save_totals(v, p, e) || ns_store_commit(v->store, e);
+        rc = ns_eval_save_totals(v, p, e) || ns_results_commit(v->store, e);
     for (int i = 0; i < p->n; i++)
         p->plan[i].before = p->plan[i].totals;
     v->stats = NULL;
@@ -162,7 +162,7 @@ json_t *ns_eval_run(ns_engine *en, const ns_task *t, const ns_eval_opts *o, ns_e
     if (rc == 0 && v.store && !v.interrupted)
         rc = ns_eval_latency(&v, e);
     if (rc == 0 && v.store)
-        rc = ns_store_commit(v.store, e);
+        rc = ns_results_commit(v.store, e);
     if (rc == 0 && o->answers)
         rc = ns_outfile_commit(&v.out, e);
     if (rc == 0 && (rows = ns_eval_rows(&v, e)))
@@ -172,7 +172,7 @@ json_t *ns_eval_run(ns_engine *en, const ns_task *t, const ns_eval_opts *o, ns_e
         ns_fail(e, NS_ENOMEM, "eval: out of memory");
     json_decref(rows);
     ns_outfile_release(&v.out);
-    ns_store_close(v.store);
+    ns_results_close(v.store);
     ns_eval_free_passes(&v);
     free(v.prompt_tokens);
     return report;

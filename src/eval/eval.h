@@ -1,5 +1,5 @@
 /* Measures a checkpoint on a task: every plan, that is every size (or two, one that thinks and one that answers) under every budget of
- * thought, on every problem, one or more times. With a results file (eval/store.h) answers are kept as they come, and a run that was
+ * thought, on every problem, one or more times. With a results file (eval/results.h) answers are kept as they come, and a run that was
  * stopped goes on where it was. */
 #ifndef NS_EVAL_EVAL_H
 #define NS_EVAL_EVAL_H

@@ -3,7 +3,7 @@
 #define NS_EVAL_IMPL_H
 #include "base/file.h"
 #include "eval/eval.h"
-#include "eval/store.h"
+#include "eval/results.h"
 #include "eval/task_kind.h"
 
 enum { NS_EVAL_LABEL = 140 };
@@ -20,8 +20,8 @@ struct answer {
 struct plan {
     int budget;
     int64_t id;              /* in the store */
-    ns_store_totals before;  /* what earlier processes spent on it */
-    ns_store_totals totals;
+    ns_results_totals before;  /* what earlier processes spent on it */
+    ns_results_totals totals;
     struct answer *answer;   /* [problems * samples] */
 };
 
@@ -45,7 +45,7 @@ struct eval {
     int n_passes;
     int n_answers;           /* problems * samples */
     ns_outfile out;          /* not open: none */
-    ns_store *store;         /* NULL: none */
+    ns_results *store;         /* NULL: none */
     int64_t run;
     /* while a pass runs */
     struct pass *now;

@@ -18,7 +18,7 @@ static int prompt_length(const ns_engine *en)
 }
 
 /* Speeds from the session's own clock. */
-static int measure(ns_session *s, const int *ids, int n, ns_store_latency *out, ns_err *e)
+static int measure(ns_session *s, const int *ids, int n, ns_results_latency *out, ns_err *e)
 {
     for (int k = 0; k < TIMES; k++) {
         ns_stats before = ns_session_stats(s);
@@ -39,7 +39,7 @@ static int measure(ns_session *s, const int *ids, int n, ns_store_latency *out, 
 }
 
 /* To this size from `other`, with what the session holds. */
-static int change(ns_session *s, const char *size, const char *other, ns_store_latency *out, ns_err *e)
+static int change(ns_session *s, const char *size, const char *other, ns_results_latency *out, ns_err *e)
 {
     if (!other || ns_session_resize(s, other, NS_HANDOVER_AUTO, e) != 0)
         return other ? -1 : 0;
@@ -53,7 +53,7 @@ static int size_latency(struct eval *v, const char *size, const char *other, ns_
 {
     int ids[PROMPT], n = prompt_length(v->en), vocab = ns_engine_vocab_size(v->en);
     const ns_sampling greedy = { .top_p = 1.0, .repetition_penalty = 1.0 };
-    ns_store_latency l = { 0 };
+    ns_results_latency l = { 0 };
     for (int i = 0; i < n; i++)
         ids[i] = (i * 37 + 11) % vocab;
     ns_session *s = ns_session_new(v->en, &(ns_session_opts){ .size = size, .context = n + DECODE + 1, .sampling = &greedy }, e);
@@ -61,7 +61,7 @@ static int size_latency(struct eval *v, const char *size, const char *other, ns_
     if (rc == 0)
         rc = change(s, size, other, &l, e);
     ns_session_free(s);
-    return rc == 0 ? ns_store_set_latency(v->store, v->run, size, &l, e) : ns_err_wrap(e, "latency of %s", size);
+    return rc == 0 ? ns_results_set_latency(v->store, v->run, size, &l, e) : ns_err_wrap(e, "latency of %s", size);
 }
 
 static const char *size_at(const struct eval *v, int i)
@@ -76,7 +76,7 @@ int ns_eval_latency(struct eval *v, ns_err *e)
         for (int k = 0; k < 2 * v->n_passes && !other; k++)
             if (strcmp(size_at(v, k), size) != 0)
                 other = size_at(v, k);
-        if (!ns_store_has_latency(v->store, v->run, size) && size_latency(v, size, other, e) != 0)
+        if (!ns_results_has_latency(v->store, v->run, size) && size_latency(v, size, other, e) != 0)
             return -1;
     }
     return 0;

@@ -82,10 +82,10 @@ static int store(struct eval *v, const struct pass *p, const struct plan *plan, 
         ns_buf_adds(&output, mark);
     }
     ns_buf_adds(&output, s->answer);
-    const ns_store_sample a = { .problem = s->index / v->o->samples, .sample = s->index % v->o->samples, .grade = s->grade, .extracted = s->extracted,
+    const ns_results_sample a = { .problem = s->index / v->o->samples, .sample = s->index % v->o->samples, .grade = s->grade, .extracted = s->extracted,
                                 .output = str(&output), .prompt_tokens = v->prompt_tokens[s->index], .thinking_tokens = s->n_thought,
                                 .answer_tokens = s->n_answer, .closed = s->closed, .ended = s->ended };
-    int rc = output.failed ? ns_fail(e, NS_ENOMEM, "answers: out of memory") : ns_store_add(v->store, plan->id, &a, e);
+    int rc = output.failed ? ns_fail(e, NS_ENOMEM, "answers: out of memory") : ns_results_add(v->store, plan->id, &a, e);
     ns_buf_release(&output);
     return rc;
 }
@@ -124,7 +124,7 @@ struct taking {
     struct plan *plan;
 };
 
-static int take_over(void *ctx, const ns_store_sample *a, ns_err *e)
+static int take_over(void *ctx, const ns_results_sample *a, ns_err *e)
 {
     const struct taking *t = ctx;
     struct eval *v = t->v;
@@ -147,7 +147,7 @@ static int find_plan(struct eval *v, struct pass *p, struct plan *plan, ns_err *
 {
     ns_cost think, answer;
     const ns_ckpt *c = v->en->ckpt;
-    ns_store_plan key = { .think = p->think, .answer = p->answer, .handover = p->two ? ns_handover_name(p->handover) : "none",
+    ns_results_plan key = { .think = p->think, .answer = p->answer, .handover = p->two ? ns_handover_name(p->handover) : "none",
                           .budget = plan->budget == NS_EVAL_INF ? -1 : plan->budget };
     if (ns_cut_cost(v->en->model.arch, &p->think_cut, ns_ckpt_dtype_of, (void *)(uintptr_t)c, &think, e) != 0 ||
         ns_cut_cost(v->en->model.arch, &p->answer_cut, ns_ckpt_dtype_of, (void *)(uintptr_t)c, &answer, e) != 0)
@@ -156,10 +156,10 @@ static int find_plan(struct eval *v, struct pass *p, struct plan *plan, ns_err *
     key.answer_active = answer.params_active;
     key.think_bytes = think.active_bytes;
     key.answer_bytes = answer.active_bytes;
-    if (ns_store_find_plan(v->store, v->run, &key, &plan->id, &plan->before, e) != 0)
+    if (ns_results_find_plan(v->store, v->run, &key, &plan->id, &plan->before, e) != 0)
         return -1;
     plan->totals = plan->before;
-    return ns_store_each(v->store, plan->id, take_over, &(struct taking){ v, p, plan }, e);
+    return ns_results_each(v->store, plan->id, take_over, &(struct taking){ v, p, plan }, e);
 }
 
 /* What answers depend on, beside checkpoint, task and plan. */
@@ -191,16 +191,16 @@ int ns_eval_open_store(struct eval *v, ns_err *e)
     char print[17];
     json_t *o = options(v->o), *m = machine(v->en);
     char *options_text = o ? json_dumps(o, JSON_COMPACT) : NULL, *machine_text = m ? json_dumps(m, JSON_COMPACT) : NULL;
-    const ns_store_run run = { .checkpoint = v->o->checkpoint ? v->o->checkpoint : v->en->ckpt->dir, .fingerprint = print,
+    const ns_results_run run = { .checkpoint = v->o->checkpoint ? v->o->checkpoint : v->en->ckpt->dir, .fingerprint = print,
                                .task = v->o->task ? v->o->task : v->t->kind->name, .options = options_text, .machine = machine_text };
     int rc = options_text && machine_text ? ns_fingerprint(v->en->ckpt->dir, v->o->nest_path, print, e) : ns_fail(e, NS_ENOMEM, "eval: out of memory");
     if (rc == 0)
-        rc = (v->store = ns_store_open(v->o->results, e)) ? ns_store_find_run(v->store, &run, v->t, &v->run, e) : -1;
+        rc = (v->store = ns_results_open(v->o->results, e)) ? ns_results_find_run(v->store, &run, v->t, &v->run, e) : -1;
     for (int i = 0; rc == 0 && i < v->n_passes; i++)
         for (int k = 0; rc == 0 && k < v->pass[i].n; k++)
             rc = find_plan(v, &v->pass[i], &v->pass[i].plan[k], e);
     if (rc == 0)
-        rc = ns_store_commit(v->store, e);
+        rc = ns_results_commit(v->store, e);
     free(options_text);
     free(machine_text);
     json_decref(o);

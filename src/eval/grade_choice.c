@@ -71,7 +71,6 @@ static void squeeze(ns_buf *b)
 static bool same_form(ns_buf *said, ns_buf *want)
 {
     size_t w = want->len;
-    ns_buf a = { 0 }, b = { 0 };
     bool same = false;
     if (!said->len || !w)
         return false;
@@ -82,13 +81,9 @@ static bool same_form(ns_buf *said, ns_buf *want)
         squeeze(said);
         squeeze(want);
         same = strcmp(said->data, want->data) == 0;
-    } else if (ns_number_canonical((ns_text){ want->data, w }, &b)) {
-        same = ns_number_canonical((ns_text){ said->data, said->len }, &a) && strcmp(a.data, b.data) == 0;
     } else {
         same = strcmp(said->data, want->data) == 0;
     }
-    ns_buf_release(&a);
-    ns_buf_release(&b);
     return same;
 }
 
@@ -101,10 +96,23 @@ enum ns_grade ns_grade_bbh(const ns_task_item *item, ns_text said, ns_buf *extra
     if (!found.p)
         found = ns_re_last("([^\\n]*\\S[^\\n]*)", 0, said);
     found = ns_answer_trim(found.p, found.n);
+    while (found.n && strchr("*`\"$", *found.p) && *found.p) { /* emphasis */
+        found.p++;
+        found.n--;
+    }
+    while (found.n > 1 && found.p[found.n - 1] && strchr("*`\"$", found.p[found.n - 1]))
+        found.n--;
     ns_buf_add(extracted, found.p, found.n);
-    plain(found, &got);
-    plain((ns_text){ item->answer, strlen(item->answer) }, &want);
-    bool right = same_form(&got, &want);
+    ns_text target = { item->answer, strlen(item->answer) };
+    bool right;
+    if (ns_number_canonical(target, &want)) {
+        right = ns_number_canonical(found, &got) && strcmp(got.data, want.data) == 0;
+    } else {
+        ns_buf_clear(&want);
+        plain(found, &got);
+        plain(target, &want);
+        right = same_form(&got, &want);
+    }
     ns_buf_release(&got);
     ns_buf_release(&want);
     return right ? NS_GRADE_RIGHT : NS_GRADE_WRONG;

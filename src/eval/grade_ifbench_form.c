@@ -130,8 +130,12 @@ static enum ns_grade options(const ns_instruction *in, ns_text said)
     ns_texts t = { 0 };
     bool right = false;
     ns_split_at(ns_text_of(all), mark, &t);
-    for (int i = 0; i < t.n; i++)
-        right = right || ns_same_nocase(ns_strip_punct(t.at[i]), ns_strip_punct(said));
+    bool letters = ns_re_find("^\\W*a\\W*b\\W*c\\W", NS_RE_NOCASE, ns_text_of(all)); /* these as they stand */
+    for (int i = 0; i < t.n; i++) {
+        ns_text option = ns_answer_trim(t.at[i].p, t.at[i].n);
+        bool same = option.n == said.n && memcmp(option.p, said.p, said.n) == 0;
+        right = right || same || (!letters && ns_same_nocase(ns_strip_punct(option), ns_strip_punct(said)));
+    }
     ns_texts_release(&t);
     return *all ? ns_grade_if(right) : NS_GRADE_NONE;
 }

@@ -103,6 +103,7 @@ enum ns_grade ns_grade_aime(const ns_task_item *item, ns_text said, ns_buf *extr
     ns_buf text = { 0 };
     if (box.p) { /* a box that holds no number is an answer, and a wrong one */
         ns_math_normal(box, &text);
+        ns_re_replace(&text, "^\\((.*)\\)$", 0, "$1");
         ns_buf_addc(&text, ' ');
         if (!ns_number_canonical((ns_text){ text.data, text.len }, extracted))
             ns_buf_add(extracted, box.p, box.n);

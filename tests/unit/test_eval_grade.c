@@ -158,7 +158,7 @@ static void test_bbh(void **state)
         { "So the answer is 50.", "-50", false },
         { "So the answer is barn, damp, drum.", "barn damp drum", true },
         { "So the answer is damp barn drum.", "barn damp drum", false },
-        { "So the answer is ]>.", "] >", false }, /* the full stop is the sentence's, the bracket an answer's */
+        { "So the answer is ]>.", "] >", true },
         { "So the answer is ] >", "] >", true },
         { "So the answer is ] }", "] >", false },
         { "I think\n(C)\n", "(C)", true },

@@ -1,9 +1,9 @@
 /* The layout of a results file. Whoever changes it raises the version: `nestar eval` refuses another one, and so does whoever reads it. */
-#ifndef NS_EVAL_STORE_SCHEMA_H
-#define NS_EVAL_STORE_SCHEMA_H
+#ifndef NS_EVAL_RESULTS_SCHEMA_H
+#define NS_EVAL_RESULTS_SCHEMA_H
 
-enum { NS_STORE_VERSION = 1 };
-#define NS_STORE_SCHEMA                                                                                                          \
+enum { NS_RESULTS_VERSION = 1 };
+#define NS_RESULTS_SCHEMA                                                                                                          \
     "CREATE TABLE run ("                                                                                                         \
     "  id INTEGER PRIMARY KEY, created TEXT NOT NULL,"         /* ISO 8601, UTC */                                               \
     "  version TEXT NOT NULL, checkpoint TEXT NOT NULL,"       /* nestar's version; folder as given */                           \

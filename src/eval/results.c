@@ -1,4 +1,4 @@
-#include "eval/store.h"
+#include "eval/results.h"
 
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -6,9 +6,9 @@
 #include <time.h>
 
 #include "base/log.h"
-#include "eval/store_schema.h"
+#include "eval/results_schema.h"
 
-struct ns_store {
+struct ns_results {
     sqlite3 *db;
     char *path;
     sqlite3_stmt *add;   /* a sample */
@@ -16,17 +16,17 @@ struct ns_store {
     double committed;    /* when */
 };
 
-static int failed(const ns_store *s, ns_err *e)
+static int failed(const ns_results *s, ns_err *e)
 {
     return ns_fail(e, NS_EIO, "%s: %s", s->path, sqlite3_errmsg(s->db));
 }
 
-static int run_sql(ns_store *s, const char *sql, ns_err *e)
+static int run_sql(ns_results *s, const char *sql, ns_err *e)
 {
     return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : failed(s, e);
 }
 
-static sqlite3_stmt *prepare(ns_store *s, const char *sql, ns_err *e)
+static sqlite3_stmt *prepare(ns_results *s, const char *sql, ns_err *e)
 {
     sqlite3_stmt *q = NULL;
     if (sqlite3_prepare_v2(s->db, sql, -1, &q, NULL) != SQLITE_OK)
@@ -55,7 +55,7 @@ static void bind(sqlite3_stmt *q, const char *types, ...)
     va_end(ap);
 }
 
-static int done(ns_store *s, sqlite3_stmt *q, ns_err *e)
+static int done(ns_results *s, sqlite3_stmt *q, ns_err *e)
 {
     int rc = sqlite3_step(q);
     sqlite3_finalize(q);
@@ -64,7 +64,7 @@ static int done(ns_store *s, sqlite3_stmt *q, ns_err *e)
 
 /* ---- the file ---- */
 
-static int begin(ns_store *s, ns_err *e)
+static int begin(ns_results *s, ns_err *e)
 {
     if (s->open)
         return 0;
@@ -72,7 +72,7 @@ static int begin(ns_store *s, ns_err *e)
     return s->open ? 0 : -1;
 }
 
-int ns_store_commit(ns_store *s, ns_err *e)
+int ns_results_commit(ns_results *s, ns_err *e)
 {
     if (!s->open)
         return 0;
@@ -81,12 +81,12 @@ int ns_store_commit(ns_store *s, ns_err *e)
     return run_sql(s, "COMMIT", e);
 }
 
-bool ns_store_due(const ns_store *s)
+bool ns_results_due(const ns_results *s)
 {
     return ns_now() - s->committed >= 1.0;
 }
 
-static int layout(ns_store *s, ns_err *e)
+static int layout(ns_results *s, ns_err *e)
 {
     sqlite3_stmt *q = prepare(s, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)", e);
     char sql[64];
@@ -98,17 +98,17 @@ static int layout(ns_store *s, ns_err *e)
     }
     int version = sqlite3_column_int(q, 0), tables = sqlite3_column_int(q, 1);
     sqlite3_finalize(q);
-    if (version == NS_STORE_VERSION)
+    if (version == NS_RESULTS_VERSION)
         return 0;
     if (version != 0 || tables != 0)
-        return ns_fail(e, NS_EFORMAT, "%s: a database, but not of results (layout %d, expected %d)", s->path, version, NS_STORE_VERSION);
-    snprintf(sql, sizeof sql, "PRAGMA user_version = %d", NS_STORE_VERSION);
-    return begin(s, e) || run_sql(s, NS_STORE_SCHEMA, e) || run_sql(s, sql, e) || ns_store_commit(s, e);
+        return ns_fail(e, NS_EFORMAT, "%s: a database, but not of results (layout %d, expected %d)", s->path, version, NS_RESULTS_VERSION);
+    snprintf(sql, sizeof sql, "PRAGMA user_version = %d", NS_RESULTS_VERSION);
+    return begin(s, e) || run_sql(s, NS_RESULTS_SCHEMA, e) || run_sql(s, sql, e) || ns_results_commit(s, e);
 }
 
-ns_store *ns_store_open(const char *path, ns_err *e)
+ns_results *ns_results_open(const char *path, ns_err *e)
 {
-    ns_store *s = calloc(1, sizeof *s);
+    ns_results *s = calloc(1, sizeof *s);
     if (!s || !(s->path = strdup(path))) {
         free(s);
         ns_fail(e, NS_ENOMEM, "%s: out of memory", path);
@@ -116,18 +116,18 @@ ns_store *ns_store_open(const char *path, ns_err *e)
     }
     if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK) {
         ns_fail(e, NS_EIO, "%s: %s", path, s->db ? sqlite3_errmsg(s->db) : "out of memory");
-        ns_store_close(s);
+        ns_results_close(s);
         return NULL;
     }
     sqlite3_busy_timeout(s->db, 10000);
     if (layout(s, e) != 0) {
-        ns_store_close(s);
+        ns_results_close(s);
         return NULL;
     }
     return s;
 }
 
-void ns_store_close(ns_store *s)
+void ns_results_close(ns_results *s)
 {
     if (!s)
         return;
@@ -139,7 +139,7 @@ void ns_store_close(ns_store *s)
 
 /* ---- runs ---- */
 
-static int add_problems(ns_store *s, int64_t run, const ns_task *t, ns_err *e)
+static int add_problems(ns_results *s, int64_t run, const ns_task *t, ns_err *e)
 {
     sqlite3_stmt *q = prepare(s, "INSERT INTO problem (run, id, key, kind, level, answer) VALUES (?, ?, ?, ?, ?, ?)", e);
     int rc = q ? 0 : -1;
@@ -154,7 +154,7 @@ static int add_problems(ns_store *s, int64_t run, const ns_task *t, ns_err *e)
     return rc;
 }
 
-int ns_store_find_run(ns_store *s, const ns_store_run *r, const ns_task *t, int64_t *id, ns_err *e)
+int ns_results_find_run(ns_results *s, const ns_results_run *r, const ns_task *t, int64_t *id, ns_err *e)
 {
     char created[32];
     time_t now = time(NULL);
@@ -177,23 +177,23 @@ int ns_store_find_run(ns_store *s, const ns_store_run *r, const ns_task *t, int6
     if (done(s, q, e) != 0)
         return -1;
     *id = sqlite3_last_insert_rowid(s->db);
-    return add_problems(s, *id, t, e) || ns_store_commit(s, e);
+    return add_problems(s, *id, t, e) || ns_results_commit(s, e);
 }
 
 /* ---- plans ---- */
 
-int ns_store_find_plan(ns_store *s, int64_t run, const ns_store_plan *p, int64_t *id, ns_store_totals *so_far, ns_err *e)
+int ns_results_find_plan(ns_results *s, int64_t run, const ns_results_plan *p, int64_t *id, ns_results_totals *so_far, ns_err *e)
 {
     sqlite3_stmt *q = prepare(s, "SELECT id, prompt_tokens, tokens, seconds FROM plan "
                                  "WHERE run = ? AND think = ? AND answer = ? AND budget IS ? AND handover = ?", e);
-    *so_far = (ns_store_totals){ 0 };
+    *so_far = (ns_results_totals){ 0 };
     if (!q)
         return -1;
     bind(q, "issns", run, p->think, p->answer, p->budget, p->handover);
     bool found = sqlite3_step(q) == SQLITE_ROW;
     if (found) {
         *id = sqlite3_column_int64(q, 0);
-        *so_far = (ns_store_totals){ sqlite3_column_int64(q, 1), sqlite3_column_int64(q, 2), sqlite3_column_double(q, 3) };
+        *so_far = (ns_results_totals){ sqlite3_column_int64(q, 1), sqlite3_column_int64(q, 2), sqlite3_column_double(q, 3) };
     }
     sqlite3_finalize(q);
     if (found)
@@ -208,7 +208,7 @@ int ns_store_find_plan(ns_store *s, int64_t run, const ns_store_plan *p, int64_t
     return 0;
 }
 
-int ns_store_set_totals(ns_store *s, int64_t plan, const ns_store_totals *t, ns_err *e)
+int ns_results_set_totals(ns_results *s, int64_t plan, const ns_results_totals *t, ns_err *e)
 {
     sqlite3_stmt *q = begin(s, e) == 0 ? prepare(s, "UPDATE plan SET prompt_tokens = ?, tokens = ?, seconds = ? WHERE id = ?", e) : NULL;
     if (!q)
@@ -219,7 +219,7 @@ int ns_store_set_totals(ns_store *s, int64_t plan, const ns_store_totals *t, ns_
 
 /* ---- answers ---- */
 
-int ns_store_add(ns_store *s, int64_t plan, const ns_store_sample *a, ns_err *e)
+int ns_results_add(ns_results *s, int64_t plan, const ns_results_sample *a, ns_err *e)
 {
     if (begin(s, e) != 0)
         return -1;
@@ -232,7 +232,7 @@ int ns_store_add(ns_store *s, int64_t plan, const ns_store_sample *a, ns_err *e)
     return sqlite3_step(s->add) == SQLITE_DONE ? 0 : failed(s, e);
 }
 
-int ns_store_each(ns_store *s, int64_t plan, int (*fn)(void *ctx, const ns_store_sample *a, ns_err *e), void *ctx, ns_err *e)
+int ns_results_each(ns_results *s, int64_t plan, int (*fn)(void *ctx, const ns_results_sample *a, ns_err *e), void *ctx, ns_err *e)
 {
     sqlite3_stmt *q = prepare(s, "SELECT problem, sample, correct, extracted, output, prompt_tokens, thinking_tokens, answer_tokens, closed, ended "
                                  "FROM sample WHERE plan = ? ORDER BY problem, sample", e);
@@ -240,7 +240,7 @@ int ns_store_each(ns_store *s, int64_t plan, int (*fn)(void *ctx, const ns_store
     if (q)
         bind(q, "i", plan);
     while (rc == 0 && (step = sqlite3_step(q)) == SQLITE_ROW) {
-        ns_store_sample a = { .problem = sqlite3_column_int(q, 0), .sample = sqlite3_column_int(q, 1), .extracted = (const char *)sqlite3_column_text(q, 3),
+        ns_results_sample a = { .problem = sqlite3_column_int(q, 0), .sample = sqlite3_column_int(q, 1), .extracted = (const char *)sqlite3_column_text(q, 3),
                               .output = (const char *)sqlite3_column_text(q, 4), .prompt_tokens = sqlite3_column_int(q, 5),
                               .thinking_tokens = sqlite3_column_int(q, 6), .answer_tokens = sqlite3_column_int(q, 7),
                               .closed = sqlite3_column_int(q, 8), .ended = sqlite3_column_int(q, 9) };
@@ -255,7 +255,7 @@ int ns_store_each(ns_store *s, int64_t plan, int (*fn)(void *ctx, const ns_store
 
 /* ---- latency ---- */
 
-bool ns_store_has_latency(ns_store *s, int64_t run, const char *size)
+bool ns_results_has_latency(ns_results *s, int64_t run, const char *size)
 {
     sqlite3_stmt *q = prepare(s, "SELECT 1 FROM latency WHERE run = ? AND size = ?", NULL);
     if (!q)
@@ -266,7 +266,7 @@ bool ns_store_has_latency(ns_store *s, int64_t run, const char *size)
     return has;
 }
 
-int ns_store_set_latency(ns_store *s, int64_t run, const char *size, const ns_store_latency *l, ns_err *e)
+int ns_results_set_latency(ns_results *s, int64_t run, const char *size, const ns_results_latency *l, ns_err *e)
 {
     sqlite3_stmt *q = begin(s, e) == 0 ? prepare(s, "INSERT OR REPLACE INTO latency VALUES (?, ?, ?, ?, ?)", e) : NULL;
     if (!q)
