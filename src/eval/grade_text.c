@@ -93,7 +93,7 @@ bool ns_in_list(ns_text word, const char *list)
 
 static bool abbreviation(ns_text s, size_t dot)
 {
-    static const char list[] = " mr mrs ms dr st jr sr prof vs etc e.g i.e inc ltd co corp no vol fig gen rep sen gov capt lt col approx dept est jan feb "
+    static const char list[] = " mr mrs ms dr st jr sr prof vs etc e.g i.e inc ltd co corp vol fig gen rep sen gov capt lt col approx dept est jan feb "
                                "mar apr jun jul aug sep sept oct nov dec u.s u.k u.n a.m p.m ph.d ";
     char word[12];
     size_t from = dot, n;
