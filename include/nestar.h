@@ -126,7 +126,7 @@ NS_API const float *ns_session_logits(ns_session *s);
 NS_API const int *ns_session_tokens(const ns_session *s, size_t *n);
 NS_API int ns_session_context(const ns_session *s);
 
-/* From the next computation on. A handover by prefill takes as long as the prefix and drops all marks; if it fails or is cancelled, the
+/* From the next computation on. A handover by prefill (late is the same here) takes as long as the prefix and drops all marks; if it fails or is cancelled, the
  * session stays at its size. */
 NS_API int ns_session_resize(ns_session *s, const char *size, enum ns_handover how, ns_err *e);
 NS_API const char *ns_session_size(const ns_session *s);
@@ -146,8 +146,51 @@ typedef struct ns_stats {
     double prefill_seconds, decode_seconds;
     double switch_seconds; /* spent in size changes, prefill handovers included */
     int switches;
+    enum ns_handover handover; /* how the last of them was done; never AUTO once there was one */
 } ns_stats;
 NS_API ns_stats ns_session_stats(const ns_session *s);
+
+/* ---- an answer by a plan ---- */
+
+/* From where on which size computes. Of the segments that apply to the next token the last counts; one size alone is one segment. */
+enum ns_phase { NS_PHASE_ALL, NS_PHASE_THINK, NS_PHASE_ANSWER };
+typedef struct ns_segment {
+    enum ns_phase phase;
+    int from;         /* tokens from the part's beginning; below 0: from the end of the thought's budget */
+    const char *size; /* as --size */
+} ns_segment;
+
+enum { NS_THINK_FREE = 0, NS_THINK_NONE = -1 };
+
+typedef struct ns_answer_opts {
+    const ns_segment *segment; /* [n_segments], with their text the caller's while the answer lives; none: the session's size */
+    int n_segments;
+    enum ns_handover handover;
+    int think_budget;  /* tokens of thought; NS_THINK_FREE, NS_THINK_NONE */
+    int grace;         /* beyond the budget, for the thought to come to the end of a line */
+    const char *close; /* what is put in to close a thought, with "</think>"; NULL: the checkpoint's own */
+    int max_tokens;    /* of everything; 0: as the context has room */
+    int answer_tokens; /* behind the thought; 0: no limit */
+    double deadline;   /* seconds from ns_answer_new on, 0: none. Shortens the thought so that answer_tokens (0: 256) have time, and ends
+                        * the answer when it is over; without segments it chooses the sizes too */
+    bool ignore_stop;  /* go on after end-of-turn tokens */
+} ns_answer_opts;
+
+typedef struct ns_answer ns_answer;
+/* Brings the session to the plan's first size. The prompt may be fed before or after, up to the first ns_answer_next. */
+NS_API ns_answer *ns_answer_new(ns_session *s, const ns_answer_opts *opts, ns_err *e);
+NS_API void ns_answer_free(ns_answer *a); /* before its session */
+/* The next token, sampled or put in; -1 at the end. */
+NS_API int ns_answer_next(ns_answer *a, int *id, ns_err *e);
+
+typedef struct ns_answer_info {
+    enum ns_phase phase;      /* of the next token */
+    int thought, answer;    /* tokens, without marks and what closes a thought */
+    bool closed;            /* the thought, by its budget or by the deadline */
+    double thought_seconds, answer_seconds; /* without size changes */
+    const char *end;        /* "stop" (end-of-turn token), "length", "context", "deadline"; NULL before */
+} ns_answer_info;
+NS_API ns_answer_info ns_answer_about(const ns_answer *a);
 
 #ifdef __cplusplus
 }

@@ -61,11 +61,18 @@ static ns_sampling sampling(const ns_engine *en, const ns_cli_answer_args *a)
     return s;
 }
 
+const char *ns_cli_first_size(const ns_cli_answer_args *a)
+{
+    const ns_place at = { .phase = a->think_budget == NS_THINK_NONE ? NS_PHASE_ANSWER : NS_PHASE_THINK, .budget = NS_THOUGHT_FREE };
+    int i = ns_segments_at(a->plan.seg, a->plan.n, &at);
+    return i < 0 ? "full" : a->plan.seg[i].size;
+}
+
 ns_session *ns_cli_session_new(ns_engine *en, const ns_cli_answer_args *a, uint64_t *seed, ns_err *e)
 {
     ns_sampling sa = sampling(en, a);
     *seed = sa.seed;
-    return ns_session_new(en, &(ns_session_opts){ .size = a->phase[0].size, .context = a->context, .sampling = &sa }, e);
+    return ns_session_new(en, &(ns_session_opts){ .size = ns_cli_first_size(a), .context = a->context, .sampling = &sa }, e);
 }
 
 /* ---- text on its way out ---- */
@@ -158,10 +165,8 @@ static int take(output *o, int id, ns_err *e)
 {
     ns_cli_answer *out = o->out;
     ns_ids_add(&out->ids, id);
-    if (!o->a->ignore_eos && ns_engine_is_stop(o->en, id)) {
-        out->reason = "stop";
-        return 1;
-    }
+    if (!o->a->ignore_eos && ns_engine_is_stop(o->en, id))
+        return 0; /* the plan says so next */
     add_text(o, id);
     bool stop = cut_at_stop(o);
     if (show(o, out->text.len - (stop ? 0 : held_back(o)), e) != 0)
@@ -183,61 +188,60 @@ static int finish(output *o, ns_err *e)
 static void count_used(ns_session *s, ns_cli_answer *out)
 {
     ns_cli_used *u = out->n_used ? &out->used[out->n_used - 1] : NULL;
-    if (!u || (strcmp(u->size, ns_session_size(s)) != 0 && out->n_used < NS_CLI_PHASES)) {
+    if (!u || (strcmp(u->size, ns_session_size(s)) != 0 && out->n_used < NS_SEGMENTS)) {
         u = &out->used[out->n_used++];
         snprintf(u->size, sizeof u->size, "%s", ns_session_size(s));
     }
     u->tokens++;
 }
 
-/* The phase of token `n` of the answer. */
-static int phase_of(const ns_cli_answer_args *a, long n)
+ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, ns_err *e)
 {
-    int i = 0;
-    for (long end = a->phase[0].tokens; i + 1 < a->n_phases && end >= 0 && n >= end; i++)
-        end += a->phase[i + 1].tokens;
-    return i;
+    return ns_answer_new(s, &(ns_answer_opts){ .segment = a->plan.seg,
+                                               .n_segments = a->plan.n,
+                                               .handover = a->handover,
+                                               .think_budget = a->think_budget,
+                                               .grace = a->grace,
+                                               .close = a->close,
+                                               .max_tokens = a->max_tokens > 0 ? (int)a->max_tokens : 0,
+                                               .answer_tokens = a->answer_tokens,
+                                               .deadline = a->deadline,
+                                               .ignore_stop = a->ignore_eos },
+                         e);
 }
 
-/* Sets the reason when there is to be no further token. */
-static bool at_end(ns_session *s, const ns_cli_answer_args *a, ns_cli_answer *out)
+/* Sets the reason when there is to be no further token; 1 then. */
+static int next_token(ns_session *s, ns_answer *plan, const ns_cli_answer_args *a, output *o, ns_err *e)
 {
-    size_t n;
-    ns_session_tokens(s, &n);
+    int id = -1;
     if (ns_cli_interrupted())
-        out->reason = "cancelled";
-    else if (a->max_tokens >= 0 && out->ids.len >= (size_t)a->max_tokens)
-        out->reason = "length";
-    else if (n >= (size_t)ns_session_context(s))
-        out->reason = "context";
-    return out->reason != NULL;
-}
-
-static int next_token(ns_session *s, const ns_cli_answer_args *a, output *o, int *phase, ns_err *e)
-{
-    int id, want = phase_of(a, (long)o->out->ids.len);
-    if (want != *phase && ns_session_resize(s, a->phase[want].size, a->handover, e) != 0)
+        o->out->reason = "cancelled";
+    else if (a->max_tokens == 0)
+        o->out->reason = "length";
+    else if (ns_answer_next(plan, &id, e) != 0)
         return -1;
-    *phase = want;
-    if (ns_session_next(s, &id, e) != 0)
-        return -1;
+    else if (id < 0)
+        o->out->reason = ns_answer_about(plan).end;
+    if (o->out->reason)
+        return 1;
     count_used(s, o->out);
     return take(o, id, e);
 }
 
-int ns_cli_answer_make(ns_engine *en, ns_session *s, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e)
+int ns_cli_answer_make(ns_engine *en, ns_session *s, ns_answer *plan, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e)
 {
     output o = { .en = en, .a = a, .out = out, .stream = stream, .terminal = isatty(STDOUT_FILENO) };
-    int rc = 0, phase = 0;
+    int rc = 0;
     *out = (ns_cli_answer){ 0 };
     ns_detok_init(&o.detok);
-    while (rc == 0 && !at_end(s, a, out))
-        rc = next_token(s, a, &o, &phase, e);
+    while (rc == 0)
+        rc = next_token(s, plan, a, &o, e);
     if (rc < 0 && e->code == NS_ECANCELLED) {
         *e = (ns_err){ 0 };
         out->reason = "cancelled";
         rc = 0;
     }
+    out->info = ns_answer_about(plan);
     return rc < 0 ? -1 : finish(&o, e);
 }
 
@@ -245,6 +249,13 @@ void ns_cli_answer_release(ns_cli_answer *a)
 {
     ns_ids_release(&a->ids);
     ns_buf_release(&a->text);
+}
+
+const char *ns_cli_handover_name(enum ns_handover how)
+{
+    static const char *const names[] = { [NS_HANDOVER_AUTO] = "auto", [NS_HANDOVER_CACHE] = "cache", [NS_HANDOVER_PREFILL] = "prefill",
+                                         [NS_HANDOVER_LATE] = "late" };
+    return names[how];
 }
 
 static double rate(size_t n, double seconds)
@@ -264,6 +275,13 @@ void ns_cli_answer_stats(const ns_session *s, const ns_cli_answer *a, const ns_s
     for (int i = 0; i < a->n_used; i++)
         fprintf(out, a->n_used > 1 ? "%s%s %zu" : "%ssize %s", i ? " + " : a->n_used > 1 ? "sizes " : "", a->used[i].size, a->used[i].tokens);
     if (switches)
-        fprintf(out, ", %d switch%s in %.1f ms", switches, switches > 1 ? "es" : "", 1e3 * (t.switch_seconds - before->switch_seconds));
+        fprintf(out, ", %d switch%s in %.1f ms by %s", switches, switches > 1 ? "es" : "", 1e3 * (t.switch_seconds - before->switch_seconds),
+                ns_cli_handover_name(t.handover));
     fprintf(out, "\n");
+    const ns_answer_info *i = &a->info;
+    if (i->thought || i->closed)
+        fprintf(out, "thought %d tokens at %.1f tok/s%s, answer %d tokens at %.1f tok/s\n", i->thought,
+                rate((size_t)i->thought, i->thought_seconds), i->closed ? " (closed)" : "", i->answer, rate((size_t)i->answer, i->answer_seconds));
+    if (a->reason && strcmp(a->reason, "deadline") == 0)
+        fprintf(out, "cut at the deadline\n");
 }

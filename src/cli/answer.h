@@ -1,22 +1,19 @@
-/* An answer: sampling tokens, at one size or several in turn, until something ends it. Shared by run and chat.
+/* An answer on the command line: its options, its text, its figures. Shared by run and chat; the tokens come from ns_answer.
  * Text goes out as whole characters; what could be the beginning of a stop string waits until it is not. */
 #ifndef NS_CLI_ANSWER_H
 #define NS_CLI_ANSWER_H
 #include "cli/common.h"
 #include "run/engine.h"
+#include "run/segments.h"
 
-enum { NS_CLI_PHASES = 16, NS_CLI_STOPS = 16 };
-
-/* A stretch of an answer at one size. */
-typedef struct ns_cli_phase {
-    char *size;
-    long tokens; /* -1: to the end */
-} ns_cli_phase;
+enum { NS_CLI_STOPS = 16 };
 
 typedef struct ns_cli_answer_args {
     ns_cli_engine engine;
-    ns_cli_phase phase[NS_CLI_PHASES];
-    int n_phases;                    /* at least 1 after parsing */
+    ns_segments plan;                /* empty: a deadline chooses */
+    int think_budget, grace, answer_tokens; /* as in ns_answer_opts */
+    const char *close;               /* NULL: the checkpoint's own */
+    double deadline;                 /* seconds; 0: none */
     const char *stop[NS_CLI_STOPS];
     int n_stops;
     long max_tokens;                 /* -1: to the end of the context */
@@ -32,10 +29,10 @@ typedef struct ns_cli_answer_args {
 /* Input: an ns_cli_answer_args, which the parser initialises. */
 extern const struct argp ns_cli_answer_argp;
 void ns_cli_answer_args_release(ns_cli_answer_args *a);
-/* One --sizes list into `a`, replacing what was there. */
-int ns_cli_phases_parse(ns_cli_answer_args *a, const char *text, ns_err *e);
 
-/* A session at the first phase's size. `seed` gets the one in use: without --seed it is drawn from the system. */
+/* The size that the plan begins with. */
+const char *ns_cli_first_size(const ns_cli_answer_args *a);
+/* A session at that size. `seed` gets the one in use: without --seed it is drawn from the system. */
 ns_session *ns_cli_session_new(ns_engine *en, const ns_cli_answer_args *a, uint64_t *seed, ns_err *e);
 
 typedef struct ns_cli_used {
@@ -44,17 +41,22 @@ typedef struct ns_cli_used {
 } ns_cli_used;
 
 typedef struct ns_cli_answer {
-    ns_ids ids;         /* with the token that ended it */
+    ns_ids ids;         /* with the token that ended it, and with what closed the thought */
     ns_buf text;        /* without; valid UTF-8 */
-    const char *reason; /* "stop" (end-of-turn token), "stop_string", "length", "context", "cancelled" */
-    ns_cli_used used[NS_CLI_PHASES];
+    const char *reason; /* "stop" (end-of-turn token), "stop_string", "length", "context", "deadline", "cancelled" */
+    ns_cli_used used[NS_SEGMENTS];
     int n_used;
+    ns_answer_info info;
 } ns_cli_answer;
 
+/* The answer's plan for a session, before its prompt is fed: a deadline's time begins here. */
+ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, ns_err *e);
 /* Continues what the session holds. With `stream` the text also goes to standard output. Cancelling is no error. */
-int ns_cli_answer_make(ns_engine *en, ns_session *s, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e);
+int ns_cli_answer_make(ns_engine *en, ns_session *s, ns_answer *plan, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e);
+/* "cache", "prefill", "late" */
+const char *ns_cli_handover_name(enum ns_handover how);
 void ns_cli_answer_release(ns_cli_answer *a);
-/* The line behind an answer: speeds, sizes, switches. `before` are the session's figures before its prompt. */
+/* The lines behind an answer: speeds, sizes, switches; thought and answer. `before` are the session's figures before its prompt. */
 void ns_cli_answer_stats(const ns_session *s, const ns_cli_answer *a, const ns_stats *before, FILE *out);
 
 /* Ctrl-C between begin and end cancels the session's work; a second one ends the process. */

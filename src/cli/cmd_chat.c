@@ -16,6 +16,7 @@ typedef struct chat {
     ns_engine *en;
     ns_session *s;
     json_t *messages;
+    int budget; /* of thought, where thinking is on */
     bool leave;
 } chat;
 
@@ -25,7 +26,7 @@ static const char doc[] =
     "Examples:\n"
     "  nestar chat nano/\n"
     "  nestar chat nano/ --size 12B --system 'You are terse.' --no-think\n"
-    "  nestar chat nano/ --sizes 12B:400,full --temp 0.6";
+    "  nestar chat nano/ --think 12B --answer full --think-budget 1024";
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
@@ -100,28 +101,31 @@ static json_t *assistant_message(const ns_buf *text, bool thinking)
                      "reasoning_content", json_stringn(from, (size_t)(to - from)));
 }
 
-static int sync_once(chat *c, const ns_ids *ids, ns_err *e)
+static int sync_once(chat *c, const ns_ids *ids, ns_answer **plan, ns_err *e)
 {
     *e = (ns_err){ 0 };
-    return ns_session_resize(c->s, c->answer.phase[0].size, c->answer.handover, e) == 0 ? ns_session_sync(c->s, ids->data, ids->len, e) : -1;
+    ns_answer_free(*plan);
+    *plan = ns_cli_answer_begin(c->s, &c->answer, e);
+    return *plan ? ns_session_sync(c->s, ids->data, ids->len, e) : -1;
 }
 
 /* Reads the prompt. A Ctrl-C that came behind the last token of an answer is still in the session and cancels this: then once more. */
-static int sync_prompt(chat *c, const ns_ids *ids, ns_err *e)
+static int sync_prompt(chat *c, const ns_ids *ids, ns_answer **plan, ns_err *e)
 {
-    int rc = sync_once(c, ids, e);
-    return rc != 0 && e->code == NS_ECANCELLED && !ns_cli_interrupted() ? sync_once(c, ids, e) : rc;
+    int rc = sync_once(c, ids, plan, e);
+    return rc != 0 && e->code == NS_ECANCELLED && !ns_cli_interrupted() ? sync_once(c, ids, plan, e) : rc;
 }
 
 static int respond(chat *c, const ns_ids *ids, bool thinking, ns_err *e)
 {
-    ns_cli_answer out;
+    ns_cli_answer out = { 0 };
+    ns_answer *plan = NULL;
     ns_stats before = ns_session_stats(c->s);
-    if (sync_prompt(c, ids, e) != 0)
-        return -1;
-    if (thinking && ns_cli_write("<think>\n", 8, e) != 0)
-        return -1;
-    int rc = ns_cli_answer_make(c->en, c->s, &c->answer, true, &out, e);
+    int rc = sync_prompt(c, ids, &plan, e);
+    if (rc == 0 && thinking)
+        rc = ns_cli_write("<think>\n", 8, e);
+    if (rc == 0)
+        rc = ns_cli_answer_make(c->en, c->s, plan, &c->answer, true, &out, e);
     if (rc == 0)
         rc = ns_cli_write("\n", 1, e);
     if (rc == 0 && json_array_append_new(c->messages, assistant_message(&out.text, thinking)) != 0)
@@ -130,6 +134,7 @@ static int respond(chat *c, const ns_ids *ids, bool thinking, ns_err *e)
         fprintf(stderr, "nestar chat: the context of %d tokens is full; /reset starts over\n", ns_session_context(c->s));
     if (rc == 0 && isatty(STDERR_FILENO))
         ns_cli_answer_stats(c->s, &out, &before, stderr);
+    ns_answer_free(plan);
     ns_cli_answer_release(&out);
     return rc;
 }
@@ -167,22 +172,27 @@ static int turn(chat *c, const char *text, size_t n, ns_err *e)
 
 /* ---- commands ---- */
 
+static int set_plan(chat *c, ns_segments *p, ns_err *e)
+{
+    for (int i = p->n - 1; i >= 0; i--) /* all are tried, and the first stays */
+        if (ns_session_resize(c->s, p->seg[i].size, i ? NS_HANDOVER_AUTO : c->answer.handover, e) != 0)
+            return -1;
+    ns_segments_release(&c->answer.plan);
+    c->answer.plan = *p;
+    *p = (ns_segments){ 0 };
+    return 0;
+}
+
+/* "12B", "12B:200,full", or a plan. */
 static int on_size(chat *c, const char *arg, ns_err *e)
 {
-    ns_cli_answer_args parsed = { 0 };
+    ns_segments p = { 0 };
     int rc = 0;
-    if (*arg) {
-        rc = ns_cli_phases_parse(&parsed, arg, e);
-        for (int i = parsed.n_phases - 1; rc == 0 && i >= 0; i--) /* all are tried, and the first stays */
-            rc = ns_session_resize(c->s, parsed.phase[i].size, i ? NS_HANDOVER_AUTO : c->answer.handover, e);
-        if (rc == 0) {
-            ns_cli_answer_args_release(&c->answer);
-            memcpy(c->answer.phase, parsed.phase, sizeof parsed.phase);
-            c->answer.n_phases = parsed.n_phases;
-        } else {
-            ns_cli_answer_args_release(&parsed);
-        }
-    }
+    if (*arg)
+        rc = ns_segments_is_plan(arg) ? ns_segments_parse(&p, arg, e) : ns_segments_parse_sizes(&p, arg, e);
+    if (rc == 0 && *arg)
+        rc = set_plan(c, &p, e);
+    ns_segments_release(&p);
     if (rc == 0)
         printf("size %s\n", ns_session_size(c->s));
     return rc;
@@ -226,11 +236,20 @@ static int on_reset(chat *c, const char *arg, ns_err *e)
     return 0;
 }
 
+static void set_thinking(chat *c, bool on)
+{
+    c->answer.no_think = !on;
+    if (!on)
+        c->answer.think_budget = NS_THINK_NONE;
+    else if (c->answer.think_budget == NS_THINK_NONE)
+        c->answer.think_budget = c->budget;
+}
+
 static int on_think(chat *c, const char *arg, ns_err *e)
 {
     if (strcmp(arg, "on") != 0 && strcmp(arg, "off") != 0)
         return ns_fail(e, NS_EINVAL, "/think on, or /think off");
-    c->answer.no_think = strcmp(arg, "off") == 0;
+    set_thinking(c, strcmp(arg, "on") == 0);
     printf("thinking is %s\n", arg);
     return 0;
 }
@@ -269,7 +288,7 @@ static int on_load(chat *c, const char *arg, ns_err *e)
     if (rc == 0)
         rc = ns_json_bool(o, "think", true, &think, e);
     if (rc == 0) {
-        c->answer.no_think = !think;
+        set_thinking(c, think);
         json_decref(c->messages);
         c->messages = json_incref(messages);
         ns_buf_addf(&state, "%s.state", arg);
@@ -296,7 +315,7 @@ static const struct {
     const char *name, *arg, *help;
     int (*run)(chat *c, const char *arg, ns_err *e);
 } commands[] = {
-    { "size", "[SIZE]", "change the size (\"12B\", \"12B:200,full\"), or show it", on_size },
+    { "size", "[SIZE]", "change the size (\"12B\", \"think:12B,answer:full\"), or show it", on_size },
     { "sizes", "", "the sizes of this checkpoint", on_sizes },
     { "think", "on|off", "let the model think before it answers", on_think },
     { "reset", "", "forget the conversation", on_reset },
@@ -377,6 +396,7 @@ static int open_chat(chat *c, ns_err *e)
 {
     uint64_t seed;
     c->messages = json_array();
+    c->budget = c->answer.think_budget == NS_THINK_NONE ? NS_THINK_FREE : c->answer.think_budget;
     reset(c);
     if (!(c->en = ns_cli_engine_open(c->dir, &c->answer.engine, false, e)))
         return -1;

@@ -21,7 +21,7 @@ static const struct argp_option options[] = {
       "serve as far as the rendered prompt begins with them", 1 },
     { "save-state", KEY_SAVE, "FILE", 0, "Save tokens and cache at the end", 1 },
     { "json", KEY_JSON, NULL, 0, "Instead of the text, one JSON object: text, ids (with the token that ended the answer), reason (stop, stop_string, "
-      "length, context, cancelled), seed, sizes with their tokens, stats", 1 },
+      "length, context, deadline, cancelled), seed, sizes with their tokens, stats, thought", 1 },
     { 0 }
 };
 
@@ -31,7 +31,9 @@ static const char doc[] =
     "Examples:\n"
     "  nestar run nano/ -p 'Why is the sky blue?'\n"
     "  nestar run nano/ --size 12B --no-think -n 200 < question.txt\n"
-    "  nestar run nano/ --sizes 12B:200,full -p 'Think cheaply, answer well.'\n"
+    "  nestar run nano/ --think 12B --answer full --think-budget 2048 -p 'Think cheaply, answer well.'\n"
+    "  nestar run nano/ --deadline 20s -p 'Think as long as there is time.'\n"
+    "  nestar run nano/ --sizes 12B:200,full -p 'Begin cheaply.'\n"
     "  nestar run nano/ --fit 16GiB --raw -p 'Once upon a time' --temp 0 --json";
 
 static error_t parse(int key, char *arg, struct argp_state *s)
@@ -142,29 +144,36 @@ static json_t *sizes_json(const ns_cli_answer *a)
     return list;
 }
 
+static json_t *thought_json(const ns_answer_info *i)
+{
+    return json_pack("{s:i, s:b, s:f, s:i, s:f}", "tokens", i->thought, "closed", i->closed, "seconds", i->thought_seconds, "answer_tokens", i->answer,
+                     "answer_seconds", i->answer_seconds);
+}
+
 static int print_json(const ns_engine *en, ns_session *s, const ns_cli_answer *a, size_t n_prompt, uint64_t seed, ns_err *e)
 {
     ns_stats t = ns_session_stats(s);
     json_t *ids = json_array();
     for (size_t i = 0; i < a->ids.len; i++)
         json_array_append_new(ids, json_integer(a->ids.data[i]));
-    json_t *o = json_pack("{s:o, s:o, s:s, s:I, s:I, s:o, s:{s:I, s:f, s:I, s:f, s:i, s:f}, s:s, s:i}",
+    json_t *o = json_pack("{s:o, s:o, s:s, s:I, s:I, s:o, s:{s:I, s:f, s:I, s:f, s:i, s:f, s:s}, s:o, s:s, s:i}",
                           "text", json_stringn(a->text.data ? a->text.data : "", a->text.len), "ids", ids, "reason", a->reason,
                           "prompt_tokens", (json_int_t)n_prompt, "seed", (json_int_t)seed, "sizes", sizes_json(a), "stats",
                           "prefill_tokens", (json_int_t)t.prefill_tokens, "prefill_seconds", t.prefill_seconds,
                           "decode_tokens", (json_int_t)t.decode_tokens, "decode_seconds", t.decode_seconds,
-                          "switches", t.switches, "switch_seconds", t.switch_seconds,
+                          "switches", t.switches, "switch_seconds", t.switch_seconds, "handover", ns_cli_handover_name(t.handover), "thought",
+                          thought_json(&a->info),
                           "kernels", ns_engine_kernels(en), "threads", ns_engine_threads(en));
     int rc = ns_cli_json(o, true, e);
     json_decref(o);
     return rc;
 }
 
-static int answer(ns_engine *en, ns_session *s, const args *a, size_t n_prompt, uint64_t seed, bool *cancelled, ns_err *e)
+static int answer(ns_engine *en, ns_session *s, ns_answer *plan, const args *a, size_t n_prompt, uint64_t seed, bool *cancelled, ns_err *e)
 {
     ns_cli_answer out;
     const ns_stats before = { 0 };
-    int rc = ns_cli_answer_make(en, s, &a->answer, !a->json, &out, e);
+    int rc = ns_cli_answer_make(en, s, plan, &a->answer, !a->json, &out, e);
     if (rc == 0) {
         *cancelled = strcmp(out.reason, "cancelled") == 0;
         if (a->json)
@@ -184,21 +193,24 @@ static int run(const args *a, bool *cancelled, ns_err *e)
 {
     ns_ids ids = { 0 };
     ns_session *s = NULL;
+    ns_answer *plan = NULL;
     uint64_t seed = 0;
     int rc = -1;
     ns_engine *en = ns_cli_engine_open(a->dir, &a->answer.engine, false, e);
     if (!en || read_prompt(en, a, &ids, e) != 0 || !(s = ns_cli_session_new(en, &a->answer, &seed, e)))
         goto out;
     ns_cli_interrupt_begin(s);
-    rc = feed_prompt(s, a, &ids, e);
+    plan = ns_cli_answer_begin(s, &a->answer, e);
+    rc = plan ? feed_prompt(s, a, &ids, e) : -1;
     if (rc == 0)
-        rc = answer(en, s, a, ids.len, seed, cancelled, e);
+        rc = answer(en, s, plan, a, ids.len, seed, cancelled, e);
     ns_cli_interrupt_end();
     if (rc == 0 && a->save)
         rc = ns_session_save(s, a->save, e);
     *cancelled = *cancelled || (rc != 0 && e->code == NS_ECANCELLED);
 out:
     ns_ids_release(&ids);
+    ns_answer_free(plan);
     ns_session_free(s);
     ns_engine_close(en);
     return rc;

@@ -151,9 +151,20 @@ fail:
     return ns_err_wrap(e, "variant \"%s\"", name);
 }
 
+static int read_handover(const json_t *v, enum ns_handover *out, ns_err *e)
+{
+    const char *text = json_string_value(v);
+    if (!v)
+        return 0;
+    if (!text || (strcmp(text, "cache") != 0 && strcmp(text, "prefill") != 0))
+        return ns_fail(e, NS_EFORMAT, "key \"handover\": expected \"cache\" or \"prefill\"");
+    *out = strcmp(text, "cache") == 0 ? NS_HANDOVER_CACHE : NS_HANDOVER_PREFILL;
+    return 0;
+}
+
 int ns_nest_read(const ns_arch *a, const json_t *nest, ns_variants *out, ns_err *e)
 {
-    static const char *const known[] = { "version", "variants", "router", "note", NULL };
+    static const char *const known[] = { "version", "variants", "handover", "router", "note", NULL };
     const json_t *list = json_object_get(nest, "variants"), *router = json_object_get(nest, "router"), *v;
     int64_t version;
     size_t i;
@@ -163,6 +174,8 @@ int ns_nest_read(const ns_arch *a, const json_t *nest, ns_variants *out, ns_err 
         return ns_fail(e, NS_EUNSUPPORTED, "key \"version\": %d is expected", NEST_VERSION);
     if (!json_is_array(list) || json_array_size(list) > MAX_VARIANTS)
         return ns_fail(e, NS_EFORMAT, "key \"variants\": expected a list of at most %d", MAX_VARIANTS);
+    if (read_handover(json_object_get(nest, "handover"), &out->handover, e) < 0)
+        return -1;
     json_array_foreach(list, i, v)
         if (read_variant(a, v, out, e) < 0)
             return ns_err_wrap(e, "variants[%zu]", i);
@@ -234,6 +247,8 @@ json_t *ns_variants_json(const ns_arch *a, const ns_variants *v, ns_err *e)
     if (!bad)
         root = json_pack("{s:i, s:O}", "version", NEST_VERSION, "variants", list);
     json_decref(list);
+    if (root && v->handover != NS_HANDOVER_AUTO)
+        json_object_set_new(root, "handover", json_string(v->handover == NS_HANDOVER_CACHE ? "cache" : "prefill"));
     if (root && v->router && v->router->has_weights && json_object_set_new(root, "router", ns_router_json(v->router, e)) < 0) {
         json_decref(root);
         root = NULL;

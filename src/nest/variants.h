@@ -15,6 +15,7 @@ typedef struct ns_variants {
     ns_variant *v;      /* widest first by active parameters; always holds "full" */
     bool assumed;       /* built in for the released family, not stated by the checkpoint */
     char source[64];    /* "nest.json", "built in", "none" */
+    enum ns_handover handover; /* CACHE or PREFILL: what nest.json says the sizes may do when one follows another; AUTO: it says nothing */
     ns_router *router;  /* of nest.json; its weights come from beside it (ckpt/router_file.h); NULL */
 } ns_variants;
 

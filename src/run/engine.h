@@ -18,6 +18,11 @@ struct ns_engine {
 
 /* A cut for --size text ("fit:BYTES" included), validated against the stored blocks. */
 int ns_engine_cut(const ns_engine *en, const char *size, int context, ns_cut *out, char *name, size_t cap, ns_err *e);
+/* What a handover from one size to another comes to: AUTO becomes CACHE or PREFILL; CACHE is refused where the shapes differ. */
+int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e);
+/* What closes a thought by force, appended: for the assumed family what its reference client puts in, else what the chat template writes
+ * between a thought and its answer, else the reference client's again. */
+int ns_engine_close_text(const ns_engine *en, ns_buf *out, ns_err *e);
 /* Ids of a rendered prompt: special tokens only where the template wrote them. */
 int ns_engine_prompt_ids(const ns_engine *en, const ns_prompt *p, ns_ids *out, ns_err *e);
 /* Renders `request` (messages, tools, kwargs merged) with the checkpoint's special tokens added. */

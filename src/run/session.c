@@ -1,44 +1,18 @@
 /* A session: the tokens, the state they left, and the plan of the size that computes the next.
  * Sampled tokens are computed when something needs it: the last token of an answer costs nothing, and a size change between two
  * tokens takes effect on the very next computation. */
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "run/engine.h"
-#include "run/sampler.h"
+#include "run/session_impl.h"
 
-enum { NAME = 64, MARK_BACK = 16 /* tokens before a prompt's end where sync leaves a mark; see ns_session_sync */ };
+enum { MARK_BACK = 16 /* tokens before a prompt's end where sync leaves a mark; see ns_session_sync */ };
 
-struct mark {
-    ns_mark *state;
-    float *logits; /* [vocab], of the mark's last token; NULL where the session had none */
-    int len;
-};
-
-struct ns_session {
-    ns_engine *en;
-    ns_plan *plan;
-    ns_state *state; /* state->len <= n: tokens computed */
-    ns_scratch *scratch;
-    ns_sampler sampler;
-    char name[NAME];
-    int *ids;        /* [context] */
-    int n;
-    float *logits;   /* [vocab], of token n - 1 when has_logits */
-    bool has_logits;
-    bool mixed;      /* some of the state may be another size's: handed over, or loaded */
-    struct mark *marks;
-    int n_marks, auto_mark; /* index of sync's own mark, or -1 */
-    ns_stats stats;
-    volatile sig_atomic_t cancel;
-};
-
-static void drop_marks(ns_session *s, int keep)
+void ns_session_drop_marks(ns_session *s, int keep)
 {
     while (s->n_marks > keep) {
-        struct mark *m = &s->marks[--s->n_marks];
+        struct ns_session_mark *m = &s->marks[--s->n_marks];
         ns_mark_free(m->state);
         free(m->logits);
     }
@@ -89,7 +63,8 @@ void ns_session_free(ns_session *s)
 {
     if (!s)
         return;
-    drop_marks(s, 0);
+    ns_session_drop_marks(s, 0);
+    ns_session_unfollow(s);
     free(s->marks);
     ns_sampler_release(&s->sampler);
     ns_plan_free(s->plan);
@@ -108,16 +83,17 @@ static void explain(const ns_session *s, ns_err *e)
         *e = found;
 }
 
-/* Computes tokens up to `end`; logits of the last one if it is the session's last. */
-static int compute(ns_session *s, int end, ns_err *e)
+int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e)
 {
     while (s->state->len < end) {
-        int at = s->state->len, n = end - at < NS_STEP_TOKENS ? end - at : NS_STEP_TOKENS;
+        int at = s->state->len, n = end - at < chunk ? end - at : chunk;
         bool last = at + n == s->n;
         if (s->cancel) {
             s->cancel = 0;
             s->n = at; /* what is complete */
             s->has_logits = false;
+            if (s->next_state && s->next_state->len > at)
+                ns_session_unfollow(s);
             return ns_fail(e, NS_ECANCELLED, "cancelled");
         }
         ns_item item = { .state = s->state, .ids = s->ids + at, .n = n, .n_logits = last, .logits = s->logits };
@@ -125,7 +101,8 @@ static int compute(ns_session *s, int end, ns_err *e)
         if (ns_forward(s->plan, &item, 1, s->scratch, NULL, e) != 0) {
             explain(s, e);
             ns_state_reset(s->state);
-            drop_marks(s, 0);
+            ns_session_drop_marks(s, 0);
+            ns_session_unfollow(s);
             s->n = 0;
             return -1;
         }
@@ -140,7 +117,7 @@ static int catch_up(ns_session *s, bool decode, ns_err *e)
     int before = s->state->len;
     double start = ns_now();
     s->cancel = 0; /* cancelling is about a call in progress */
-    int rc = compute(s, s->n, e);
+    int rc = ns_session_compute(s, s->n, NS_STEP_TOKENS, e);
     size_t done = s->state->len > before ? (size_t)(s->state->len - before) : 0;
     if (decode) {
         s->stats.decode_tokens += done;
@@ -152,7 +129,7 @@ static int catch_up(ns_session *s, bool decode, ns_err *e)
     return rc;
 }
 
-static int append(ns_session *s, const int *ids, size_t n, ns_err *e)
+int ns_session_append(ns_session *s, const int *ids, size_t n, ns_err *e)
 {
     if (n > (size_t)(s->state->context - s->n))
         return ns_fail(e, NS_EINVAL, "the context of %d tokens is full: %d are in it, %zu more were to come", s->state->context, s->n, n);
@@ -167,7 +144,7 @@ static int append(ns_session *s, const int *ids, size_t n, ns_err *e)
 
 int ns_session_feed(ns_session *s, const int *ids, size_t n, ns_err *e)
 {
-    return append(s, ids, n, e) == 0 ? catch_up(s, false, e) : -1;
+    return ns_session_append(s, ids, n, e) == 0 ? catch_up(s, false, e) : -1;
 }
 
 int ns_session_next(ns_session *s, int *id, ns_err *e)
@@ -179,7 +156,7 @@ int ns_session_next(ns_session *s, int *id, ns_err *e)
     if (!s->has_logits)
         return ns_fail(e, NS_EINVAL, "no logits after the last token: feed one");
     *id = ns_sampler_draw(&s->sampler, s->logits, s->ids, (size_t)s->n);
-    if (append(s, id, 1, e) != 0)
+    if (ns_session_append(s, id, 1, e) != 0)
         return -1;
     s->has_logits = false;
     return 0;
@@ -225,11 +202,11 @@ int ns_session_mark(ns_session *s, int *mark, ns_err *e)
     if (catch_up(s, true, e) != 0)
         return -1;
     size_t vocab = (size_t)s->en->model.arch->vocab_size;
-    struct mark *list = realloc(s->marks, (size_t)(s->n_marks + 1) * sizeof *list);
+    struct ns_session_mark *list = realloc(s->marks, (size_t)(s->n_marks + 1) * sizeof *list);
     if (!list)
         return ns_fail(e, NS_ENOMEM, "mark: out of memory");
     s->marks = list;
-    struct mark m = { .state = ns_state_mark(s->state, e), .len = s->n };
+    struct ns_session_mark m = { .state = ns_state_mark(s->state, e), .len = s->n };
     if (!m.state)
         return -1;
     if (s->has_logits) {
@@ -248,14 +225,15 @@ int ns_session_rewind(ns_session *s, int mark, ns_err *e)
 {
     if (mark < 0 || mark >= s->n_marks)
         return ns_fail(e, NS_EINVAL, "rewind: no mark %d", mark);
-    const struct mark *m = &s->marks[mark];
+    const struct ns_session_mark *m = &s->marks[mark];
     if (ns_state_rewind(s->state, m->state, e) != 0)
         return -1;
+    ns_session_unfollow(s);
     s->n = m->len;
     s->has_logits = m->logits;
     if (m->logits)
         memcpy(s->logits, m->logits, (size_t)s->en->model.arch->vocab_size * sizeof *s->logits);
-    drop_marks(s, mark + 1);
+    ns_session_drop_marks(s, mark + 1);
     return 0;
 }
 
@@ -271,7 +249,8 @@ int ns_session_sync(ns_session *s, const int *ids, size_t n, ns_err *e)
             if (ns_session_rewind(s, mark, e) != 0)
                 return -1;
         } else {
-            drop_marks(s, 0);
+            ns_session_drop_marks(s, 0);
+            ns_session_unfollow(s);
             ns_state_reset(s->state);
             s->n = 0;
             s->has_logits = false;
@@ -281,80 +260,14 @@ int ns_session_sync(ns_session *s, const int *ids, size_t n, ns_err *e)
      * opening of the answer: leave a mark there. It replaces the one before it. */
     int back = (int)n - MARK_BACK;
     if (back > s->n) {
-        if (append(s, ids + s->n, (size_t)(back - s->n), e) != 0 || catch_up(s, false, e) != 0)
+        if (ns_session_append(s, ids + s->n, (size_t)(back - s->n), e) != 0 || catch_up(s, false, e) != 0)
             return -1;
         if (s->auto_mark >= 0 && s->auto_mark == s->n_marks - 1)
-            drop_marks(s, s->auto_mark);
+            ns_session_drop_marks(s, s->auto_mark);
         if (ns_session_mark(s, &s->auto_mark, e) != 0)
             return -1;
     }
     return ns_session_feed(s, ids + s->n, n - (size_t)s->n, e);
-}
-
-/* ---- size ---- */
-
-/* The prefix again, at the plan's size, into an empty state of its shape. The old state goes only when the new one is complete. */
-static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
-{
-    ns_state *state = ns_state_new(s->en->model.arch, &plan->cut, s->state->context, e), *old = s->state;
-    ns_plan *old_plan = s->plan;
-    int n = s->n;
-    if (!state)
-        return -1;
-    s->state = state;
-    s->plan = plan;
-    s->cancel = 0;
-    drop_marks(s, 0);
-    if (compute(s, n, e) == 0) {
-        s->mixed = false;
-        ns_state_free(old);
-        ns_plan_free(old_plan);
-        return 0;
-    }
-    ns_state_free(state);
-    s->state = old;
-    s->plan = old_plan;
-    s->n = n;
-    s->has_logits = false;
-    return -1;
-}
-
-int ns_session_resize(ns_session *s, const char *size, enum ns_handover how, ns_err *e)
-{
-    ns_cut cut = { 0 };
-    char name[NAME];
-    ns_plan *plan = NULL;
-    double start = ns_now();
-    int rc = -1;
-    if (ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e) != 0)
-        goto done;
-    if (ns_cut_equal(&cut, &s->plan->cut) && !(s->mixed && how == NS_HANDOVER_PREFILL)) {
-        rc = 0;
-        goto done;
-    }
-    if (!(plan = ns_plan_new(&s->en->model, &cut, e)))
-        goto done;
-    bool fits = ns_cut_same_state(s->en->model.arch, &s->state->cut, &cut);
-    if (how == NS_HANDOVER_CACHE && !fits) {
-        ns_fail(e, NS_EINVAL, "size %s: its cache has another shape than that of %s; use handover prefill", name, s->name);
-    } else if (how == NS_HANDOVER_PREFILL || !fits) {
-        if ((rc = prefill_again(s, plan, e)) == 0)
-            plan = NULL; /* the session's now */
-    } else if ((rc = ns_state_adopt(s->state, &cut, e)) == 0) {
-        ns_plan_free(s->plan);
-        s->plan = plan;
-        s->mixed = true;
-        plan = NULL;
-    }
-    if (rc == 0) {
-        memcpy(s->name, name, sizeof name);
-        s->stats.switches++;
-        s->stats.switch_seconds += ns_now() - start;
-    }
-done:
-    ns_plan_free(plan);
-    ns_cut_release(&cut);
-    return rc;
 }
 
 /* ---- files ---- */
@@ -388,7 +301,7 @@ static int take_extra(ns_session *s, const char *extra, size_t n, const char *pa
     if (!ids)
         return ns_fail(e, NS_ENOMEM, "%s: out of memory", path);
     memcpy(ids, extra + sizeof pending, (size_t)pending * sizeof *ids);
-    int rc = append(s, ids, (size_t)pending, e);
+    int rc = ns_session_append(s, ids, (size_t)pending, e);
     free(ids);
     if (rc == 0 && left) {
         memcpy(s->logits, extra + n - left, left);
@@ -402,14 +315,15 @@ int ns_session_load(ns_session *s, const char *path, ns_err *e)
     int *ids = NULL;
     void *extra = NULL;
     size_t n = 0;
-    drop_marks(s, 0);
+    ns_session_drop_marks(s, 0);
+    ns_session_unfollow(s);
     s->n = 0;
     s->has_logits = false;
     s->mixed = true;
     ns_state_reset(s->state);
     int rc = ns_state_load_with(s->state, path, &ids, &extra, &n, e), len = s->state->len;
     if (rc == 0)
-        rc = append(s, ids, (size_t)len, e);
+        rc = ns_session_append(s, ids, (size_t)len, e);
     if (rc == 0)
         rc = take_extra(s, extra, n, path, e);
     if (rc != 0) {

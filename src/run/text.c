@@ -58,6 +58,33 @@ int ns_engine_prompt_ids(const ns_engine *en, const ns_prompt *p, ns_ids *out, n
     return rc;
 }
 
+/* What the chat template writes between a thought and the answer behind it; nothing where it has no place for thoughts. */
+static void template_close(const ns_engine *en, ns_buf *out)
+{
+    static const char thought[] = "first, this", answer[] = "then, that";
+    ns_prompt p;
+    json_t *r = json_pack("{s:[{s:s, s:s}, {s:s, s:s, s:s}]}", "messages", "role", "user", "content", "what?", "role", "assistant",
+                          "reasoning_content", thought, "content", answer);
+    if (r && en->chat && ns_engine_render(en, r, &p, NULL) == 0) {
+        const char *from = p.text.data ? strstr(p.text.data, thought) : NULL, *end = from ? strstr(from, answer) : NULL;
+        const char *mark = end ? strstr(from, "</think>") : NULL;
+        if (mark && mark < end)
+            ns_buf_add(out, from + strlen(thought), (size_t)(end - from) - strlen(thought));
+        ns_prompt_release(&p);
+    }
+    json_decref(r);
+}
+
+int ns_engine_close_text(const ns_engine *en, ns_buf *out, ns_err *e)
+{
+    size_t before = out->len;
+    if (!en->ckpt->variants.assumed)
+        template_close(en, out);
+    if (out->len == before)
+        ns_buf_adds(out, ".\n</think>\n\n");
+    return out->failed ? ns_fail(e, NS_ENOMEM, "closing text: out of memory") : 0;
+}
+
 int ns_engine_chat(const ns_engine *en, const char *json, int **ids, size_t *n_ids, ns_err *e)
 {
     ns_prompt prompt;

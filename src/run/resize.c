@@ -1,0 +1,202 @@
+/* The size of a session: changing it, and the three ways to hand the past over. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "run/session_impl.h"
+
+int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e)
+{
+    const ns_variants *v = &en->ckpt->variants;
+    bool fits = ns_cut_same_state(en->model.arch, from, to);
+    if (how == NS_HANDOVER_CACHE && !fits)
+        return ns_fail(e, NS_EINVAL, "its cache has another shape; use handover prefill");
+    *out = how;
+    if (how == NS_HANDOVER_AUTO)
+        *out = fits && (v->handover == NS_HANDOVER_CACHE || v->assumed) ? NS_HANDOVER_CACHE : NS_HANDOVER_PREFILL;
+    return 0;
+}
+
+/* The tokens behind what `state` has of them, at the plan's size; on success both are the session's. Its own go only then. */
+static int read_again(ns_session *s, ns_plan *plan, ns_state *state, int chunk, ns_err *e)
+{
+    ns_plan *old_plan = s->plan;
+    ns_state *old = s->state;
+    int n = s->n;
+    s->state = state;
+    s->plan = plan;
+    s->cancel = 0;
+    ns_session_drop_marks(s, 0);
+    if (ns_session_compute(s, n, chunk, e) == 0) {
+        s->mixed = false;
+        ns_state_free(old);
+        ns_plan_free(old_plan);
+        return 0;
+    }
+    s->state = old;
+    s->plan = old_plan;
+    s->n = n;
+    s->has_logits = false;
+    return -1;
+}
+
+static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
+{
+    ns_state *state = ns_state_new(s->en->model.arch, &plan->cut, s->state->context, e);
+    int rc = state ? read_again(s, plan, state, NS_STEP_TOKENS, e) : -1;
+    if (rc != 0)
+        ns_state_free(state);
+    return rc;
+}
+
+static bool follows(const ns_session *s, const ns_cut *cut)
+{
+    return s->next_plan && s->next_state->len < s->n && ns_cut_equal(&s->next_plan->cut, cut);
+}
+
+/* The state that read along becomes the session's; the rest is little. */
+static int take_over(ns_session *s, ns_err *e)
+{
+    ns_plan *plan = s->next_plan;
+    ns_state *state = s->next_state;
+    s->next_plan = NULL; /* whatever happens, nothing follows any more */
+    s->next_state = NULL;
+    int rc = read_again(s, plan, state, NS_LATE_CHUNK, e);
+    if (rc != 0) {
+        ns_plan_free(plan);
+        ns_state_free(state);
+    }
+    return rc;
+}
+
+static int keep_cache(ns_session *s, ns_plan *plan, ns_err *e)
+{
+    if (ns_state_adopt(s->state, &plan->cut, e) != 0)
+        return -1;
+    ns_plan_free(s->plan);
+    s->plan = plan;
+    s->mixed = true;
+    return 0;
+}
+
+static int change(ns_session *s, const ns_cut *cut, enum ns_handover how, ns_err *e)
+{
+    if (how == NS_HANDOVER_LATE && follows(s, cut))
+        return take_over(s, e);
+    ns_session_unfollow(s);
+    ns_plan *plan = ns_plan_new(&s->en->model, cut, e);
+    int rc = !plan ? -1 : how == NS_HANDOVER_CACHE ? keep_cache(s, plan, e) : prefill_again(s, plan, e);
+    if (rc != 0)
+        ns_plan_free(plan);
+    return rc;
+}
+
+int ns_session_resize(ns_session *s, const char *size, enum ns_handover how, ns_err *e)
+{
+    ns_cut cut = { 0 };
+    char name[NS_SIZE_NAME];
+    enum ns_handover real = how;
+    double start = ns_now();
+    bool again = s->mixed && (how == NS_HANDOVER_PREFILL || how == NS_HANDOVER_LATE);
+    int rc = ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e);
+    if (rc != 0 || (ns_cut_equal(&cut, &s->plan->cut) && !again))
+        goto done;
+    if (s->n == 0) /* there is nothing to hand over */
+        how = NS_HANDOVER_PREFILL;
+    if ((rc = ns_engine_handover(s->en, &s->state->cut, &cut, how, &real, e)) != 0)
+        ns_err_wrap(e, "from size %s to %s", s->name, name);
+    else
+        rc = change(s, &cut, real, e);
+    if (rc == 0)
+        memcpy(s->name, name, sizeof name);
+    if (rc == 0 && s->n > 0) {
+        s->stats.switches++;
+        s->stats.switch_seconds += ns_now() - start;
+        s->stats.handover = real;
+    }
+done:
+    ns_cut_release(&cut);
+    return rc;
+}
+
+/* ---- late ---- */
+
+void ns_session_unfollow(ns_session *s)
+{
+    ns_plan_free(s->next_plan);
+    ns_state_free(s->next_state);
+    s->next_plan = NULL;
+    s->next_state = NULL;
+}
+
+/* Reads on with the following state: steps of `chunk` while more than `keep` tokens are left over. */
+static int read_along(ns_session *s, int chunk, int keep, ns_err *e)
+{
+    double start = ns_now();
+    int rc = 0;
+    while (rc == 0 && s->n - s->next_state->len > keep) {
+        int at = s->next_state->len, n = s->n - at < chunk ? s->n - at : chunk;
+        ns_item item = { .state = s->next_state, .ids = s->ids + at, .n = n };
+        rc = ns_forward(s->next_plan, &item, 1, s->scratch, NULL, e);
+    }
+    s->stats.switch_seconds += ns_now() - start;
+    if (rc != 0)
+        ns_session_unfollow(s);
+    return rc;
+}
+
+int ns_session_follow(ns_session *s, const char *size, ns_err *e)
+{
+    ns_cut cut = { 0 };
+    char name[NS_SIZE_NAME];
+    int rc = ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e);
+    if (rc == 0 && !(s->next_plan && ns_cut_equal(&s->next_plan->cut, &cut))) {
+        ns_session_unfollow(s);
+        s->next_plan = ns_plan_new(&s->en->model, &cut, e);
+        s->next_state = s->next_plan ? ns_state_new(s->en->model.arch, &cut, s->state->context, e) : NULL;
+        rc = s->next_state ? read_along(s, NS_STEP_TOKENS, 0, e) : -1;
+        if (rc != 0)
+            ns_session_unfollow(s);
+    }
+    ns_cut_release(&cut);
+    return rc;
+}
+
+/* One token stays for the change: its logits are wanted then. */
+int ns_session_advance(ns_session *s, ns_err *e)
+{
+    return s->next_state ? read_along(s, NS_LATE_CHUNK, NS_LATE_CHUNK, e) : 0;
+}
+
+/* ---- measuring ---- */
+
+enum { TIMED_STEPS = 3, TIMED_READ = 32 };
+
+int ns_session_time(ns_session *s, const char *size, const ns_answer_clock *clock, double *step, double *read, ns_err *e)
+{
+    ns_cut cut = { 0 };
+    char name[NS_SIZE_NAME];
+    int ids[TIMED_READ], rc = ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e);
+    ns_plan *plan = rc == 0 ? ns_plan_new(&s->en->model, &cut, e) : NULL;
+    ns_state *state = plan ? ns_state_new(s->en->model.arch, &cut, TIMED_STEPS + TIMED_READ, e) : NULL;
+    float *logits = malloc((size_t)s->en->model.arch->vocab_size * sizeof *logits);
+    rc = state ? logits ? 0 : ns_fail(e, NS_ENOMEM, "timing: out of memory") : -1;
+    for (int i = 0; i < TIMED_READ; i++) /* any tokens do; other ones meet other experts */
+        ids[i] = (int)((int64_t)i * 7919 % s->en->model.arch->vocab_size);
+    for (int i = -1; rc == 0 && i < TIMED_STEPS; i++) { /* the first, of several tokens, warms up and is the prompt's measure */
+        int n = i < 0 ? TIMED_READ : 1;
+        ns_item item = { .state = state, .ids = ids, .n = n, .n_logits = i >= 0, .logits = logits };
+        double start = clock->now(clock->ctx, size, 0);
+        rc = ns_forward(plan, &item, 1, s->scratch, NULL, e);
+        double took = clock->now(clock->ctx, size, n) - start;
+        if (i < 0 && read)
+            *read = took / n;
+        if (i == 0 || (i > 0 && took < *step))
+            *step = took;
+    }
+    free(logits);
+    ns_plan_free(plan);
+    ns_state_free(state);
+    ns_cut_release(&cut);
+    return rc;
+}

@@ -1,0 +1,57 @@
+/* Inside run/: a session as session.c, resize.c and answer.c see it. */
+#ifndef NS_RUN_SESSION_IMPL_H
+#define NS_RUN_SESSION_IMPL_H
+#include <signal.h>
+
+#include "run/engine.h"
+#include "run/sampler.h"
+
+enum { NS_SIZE_NAME = 64, NS_LATE_CHUNK = 64 };
+
+struct ns_session_mark {
+    ns_mark *state;
+    float *logits; /* [vocab], of the mark's last token; NULL where the session had none */
+    int len;
+};
+
+struct ns_session {
+    ns_engine *en;
+    ns_plan *plan;
+    ns_state *state; /* state->len <= n: tokens computed */
+    ns_scratch *scratch;
+    ns_sampler sampler;
+    char name[NS_SIZE_NAME];
+    int *ids;        /* [context] */
+    int n;
+    float *logits;   /* [vocab], of token n - 1 when has_logits */
+    bool has_logits;
+    bool mixed;      /* some of the state may be another size's: handed over, or loaded */
+    struct ns_session_mark *marks;
+    int n_marks, auto_mark; /* index of sync's own mark, or -1 */
+    ns_plan *next_plan;     /* a size that follows this one, for a late handover; NULL */
+    ns_state *next_state;   /* what it has read of ids */
+    ns_stats stats;
+    volatile sig_atomic_t cancel;
+};
+
+/* Appends without computing. */
+int ns_session_append(ns_session *s, const int *ids, size_t n, ns_err *e);
+/* Computes tokens up to `end`, at most `chunk` in a step; logits of the last one if it is the session's last. */
+int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e);
+void ns_session_drop_marks(ns_session *s, int keep);
+
+/* Late handover: a second state of `size` reads along. `follow` has it read what the session holds; `advance` reads on in whole chunks of
+ * NS_LATE_CHUNK tokens; a resize to that size by NS_HANDOVER_LATE takes it over. Rewinding the session ends it. */
+int ns_session_follow(ns_session *s, const char *size, ns_err *e);
+int ns_session_advance(ns_session *s, ns_err *e);
+void ns_session_unfollow(ns_session *s);
+
+/* The time, told what was computed since the last call: tests bring a clock that runs by tokens. */
+typedef struct ns_answer_clock {
+    void *ctx;
+    double (*now)(void *ctx, const char *size, int tokens);
+} ns_answer_clock;
+
+/* Seconds of one decode step at `size`, and per token of a prompt, on a state of its own; `read` may be NULL. */
+int ns_session_time(ns_session *s, const char *size, const ns_answer_clock *clock, double *step, double *read, ns_err *e);
+#endif
