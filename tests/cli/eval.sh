@@ -82,9 +82,9 @@ want "eval, prompts too long for the model" 1 "positions" "$N" eval ck --task te
 # ---- other tasks: each reads what it is published as, and says what is wrong with a file
 
 mkdir -p bench/bbh
-echo '{"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"}' >bench/gsm.jsonl
+printf '%s\n' '{"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"}' >bench/gsm.jsonl
 echo '{"id": 7, "problem": "Three?", "answer": 3}' >bench/aime.jsonl
-echo '{"problem": "Half?", "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 2, "unique_id": "x"}' >bench/math.jsonl
+printf '%s\n' '{"problem": "Half?", "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 2, "unique_id": "x"}' >bench/math.jsonl
 printf '"Which, of ""these""?",a,b,"c\nd",e,B\n' >bench/sums_test.csv
 echo '{"question_id": 1, "question": "Which?", "options": ["a", "b", "c"], "answer": "C", "category": "law"}' >bench/pro.jsonl
 echo '{"examples": [{"input": "not True is", "target": "False"}]}' >bench/bbh/logic.json
@@ -98,7 +98,7 @@ want "eval, a kind of its own" 0 '"law": {' $B --task mmlu-pro:bench/pro.jsonl
 want "eval, what cannot be graded is counted" 0 '"ungraded": 1' $B --task ifbench:bench/ifb.jsonl
 said "eval, and is no answer" '"n": 0,' out
 want "eval, no such task" 1 "no task of that name; there are plain, gsm8k" "$N" eval ck --task trivia:x.jsonl
-want "eval, no number in a solution" 1 'bench/aime.jsonl:1: key "question"' "$N" eval ck --task gsm8k:bench/aime.jsonl
+want "eval, no number in a solution" 1 'bench/aime.jsonl:1: key "answer"' "$N" eval ck --task gsm8k:bench/aime.jsonl
 want "eval, a quote that is not closed" 1 "unclosed_test.csv:1: a quote is not closed" sh -c "printf '\"a,b\n' >unclosed_test.csv; $N eval ck --task mmlu:unclosed_test.csv"
 want "eval, fields missing" 1 "short_test.csv:2: 3 fields" sh -c "printf 'q,a,b,c,d,A\nq,a,b\n' >short_test.csv; $N eval ck --task mmlu:short_test.csv"
 want "eval, a packed file" 1 "unpack it first" sh -c "echo >x.jsonl.xz; $N eval ck --task math:x.jsonl.xz"
