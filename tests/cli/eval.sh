@@ -79,6 +79,59 @@ mkdir bare && cp ck/config.json ck/model.safetensors bare/
 want "eval, no text files" 1 "tokenizer.json" "$N" eval bare --task test.jsonl
 want "eval, prompts too long for the model" 1 "positions" "$N" eval ck --task test.jsonl --max-thought 5000
 
+# ---- other tasks: each reads what it is published as, and says what is wrong with a file
+
+mkdir -p bench/bbh
+printf '%s\n' '{"question": "Two and two?", "answer": "2+2=<<2+2=4>>4\n#### 4"}' >bench/gsm.jsonl
+echo '{"id": 7, "problem": "Three?", "answer": 3}' >bench/aime.jsonl
+printf '%s\n' '{"problem": "Half?", "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 2, "unique_id": "x"}' >bench/math.jsonl
+printf '"Which, of ""these""?",a,b,"c\nd",e,B\n' >bench/sums_test.csv
+echo '{"question_id": 1, "question": "Which?", "options": ["a", "b", "c"], "answer": "C", "category": "law"}' >bench/pro.jsonl
+echo '{"examples": [{"input": "not True is", "target": "False"}]}' >bench/bbh/logic.json
+echo '{"key": 1, "prompt": "No commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}' >bench/if.jsonl
+echo '{"key": "2", "prompt": "A verb.", "instruction_id_list": ["words:start_verb"], "kwargs": [{}]}' >bench/ifb.jsonl
+B="$N eval ck --max-thought 6 --max-answer 4 --json"
+for t in gsm8k:bench/gsm.jsonl aime:bench/aime.jsonl math:bench/math.jsonl mmlu:bench mmlu-pro:bench/pro.jsonl bbh:bench/bbh ifeval:bench/if.jsonl; do
+    want "eval, $t" 0 '"n": 1,' $B --task $t
+done
+want "eval, a kind of its own" 0 '"law": {' $B --task mmlu-pro:bench/pro.jsonl
+want "eval, what cannot be graded is counted" 0 '"ungraded": 1' $B --task ifbench:bench/ifb.jsonl
+said "eval, and is no answer" '"n": 0,' out
+want "eval, no such task" 1 "no task of that name; there are plain, gsm8k" "$N" eval ck --task trivia:x.jsonl
+want "eval, no number in a solution" 1 'bench/aime.jsonl:1: key "answer"' "$N" eval ck --task gsm8k:bench/aime.jsonl
+want "eval, a quote that is not closed" 1 "unclosed_test.csv:1: a quote is not closed" sh -c "printf '\"a,b\n' >unclosed_test.csv; $N eval ck --task mmlu:unclosed_test.csv"
+want "eval, fields missing" 1 "short_test.csv:2: 3 fields" sh -c "printf 'q,a,b,c,d,A\nq,a,b\n' >short_test.csv; $N eval ck --task mmlu:short_test.csv"
+want "eval, a packed file" 1 "unpack it first" sh -c "echo >x.jsonl.xz; $N eval ck --task math:x.jsonl.xz"
+want "eval, an empty folder" 1 "no problem in it" sh -c "mkdir none; $N eval ck --task math:none"
+
+# ---- results that a stopped run goes on with
+
+R="$E --sizes full,small --think-budgets 0,5,inf --batch 4"
+speedless() { grep -v tokens_per_second "$1" >"$1.x"; mv "$1.x" "$1"; }
+$R --json >whole 2>/dev/null
+want "eval, results" 0 '"interrupted": false' $R --json --results r.db -o first.jsonl
+speedless whole && speedless out && mv out once
+same "eval, results do not change the report" whole once
+want "eval, the same again has nothing to do" 0 "" $R --json --results r.db -o second.jsonl
+speedless out
+same "eval, and reports the same" whole out
+sort first.jsonl >a && sort second.jsonl >b
+same "eval, and writes the same answers" a b
+want "eval, more plans in the same run" 0 "^small:full cache *5 " $R --pairs small:full --handover cache,prefill --results r.db
+said "eval, a handover is a plan" "^small:full prefill *5 " out
+want "eval, not a results file" 1 "first.jsonl" $E --results first.jsonl
+
+# ---- samples
+
+want "eval, samples" 0 '"pass_at": {' $E --samples 2 --temperature 1 --seed 3 --json
+want "eval, samples in the table" 0 "pass@1 .* pass@2" $E --samples 2 --temperature 1
+want "eval, samples without a temperature" 2 "all be the same" $E --samples 2
+want "eval, top-p without a temperature" 2 "needs --temperature" $E --top-p 0.9
+want "eval, bad pair" 2 "no pair of sizes" $E --pairs small
+want "eval, bad handover" 2 "none of cache" $E --pairs small:full --handover later
+want "eval, sizes that think alone" 2 "go together" $E --think small
+want "eval, every size with every other" 0 "^small:full prefill " $E --think full,small --answers full
+
 # The bundled model does what docs/RESULTS.md says of it: nine in ten with thinking, at every size; also at a size of the router's.
 "$N" problems -n 40 --seed 9 --split test -o bundled.jsonl
 env -u NS_CPU -u NS_THREADS "$N" eval "$demo/model" --task bundled.jsonl --sizes full,medium,small,0.65 --json >out 2>err
@@ -95,5 +148,19 @@ kill -INT $! && wait $!
 check "eval, interrupted: exit status" $? -eq 130
 said "eval, interrupted: said so" "interrupted" out
 check "eval, interrupted: answers kept" "$(wc -l <part.jsonl)" -gt 0
+
+
+# A run that is killed loses a second at most: the same command goes on, and reports what one in one go does.
+head -60 many.jsonl >some60.jsonl
+K="$N eval ck --task some60.jsonl --max-thought 60 --max-answer 8 --batch 2 --think-budgets 3,inf --json"
+$K >whole 2>/dev/null
+$K --results k.db >out 2>err &
+n=0
+until [ -s k.db ] && [ $n -ge 15 ]; do sleep 0.1; n=$((n + 1)); done
+kill -9 $! 2>/dev/null
+wait $! 2>/dev/null
+want "eval, goes on after a kill" 0 '"interrupted": false' $K --results k.db
+speedless whole && speedless out
+same "eval, and reports what one run does" whole out
 
 finish

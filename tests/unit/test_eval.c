@@ -410,7 +410,7 @@ static void test_report(void **state)
     o.budgets = budgets;
     o.n_budgets = 3;
     o.max_thought = 50;
-    o.results = out;
+    o.answers = out;
     assert_int_equal(ns_task_open(path, 0, &t, NULL), 0);
     ns_err e = { 0 };
     json_t *report = ns_eval_run(en, &t, &o, &e);
@@ -439,7 +439,7 @@ static void test_report(void **state)
     ns_buf_release(&b);
 
     static const int twice[] = { 5, 5 }, far[] = { 50 };
-    o.results = NULL;
+    o.answers = NULL;
     o.budgets = twice;
     o.n_budgets = 2;
     assert_null(ns_eval_run(en, &t, &o, &e));
