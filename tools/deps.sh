@@ -10,15 +10,16 @@ need gcc command -v cc
 need cmake command -v cmake
 need ninja-build command -v ninja
 need libopenblas0-pthread sh -c 'test -e /usr/lib/*/libblas.so.3 || ldconfig -p | grep -q "libblas.so.3 "' # for training, at run time
-need gnuplot-nox command -v gnuplot # for nestar plot
+need gnuplot-nox command -v gnuplot # for nestar plot and report
 if command -v pkg-config >/dev/null 2>&1; then
     need libjansson-dev pkg-config --exists jansson
     need libpcre2-dev pkg-config --exists libpcre2-8
     need libutf8proc-dev pkg-config --exists libutf8proc
+    need libsqlite3-dev pkg-config --exists sqlite3
     need libedit-dev pkg-config --exists libedit
     need libcmocka-dev pkg-config --exists cmocka
 else
-    missing="$missing pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev libcmocka-dev"
+    missing="$missing pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libedit-dev libcmocka-dev"
 fi
 [ -n "$missing" ] || exit 0
 

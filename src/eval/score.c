@@ -34,16 +34,21 @@ bool ns_answer_is(ns_text answer, const char *expected)
     return answer.n == strlen(expected) && memcmp(answer.p, expected, answer.n) == 0;
 }
 
-void ns_wilson(long k, long n, double *lo, double *hi)
+void ns_wilson_share(double p, double n, double *lo, double *hi)
 {
     const double z = 1.959963984540054; /* two-sided 95 % */
     *lo = 0.0;
     *hi = 1.0;
-    if (n <= 0)
+    if (!(n > 0.0))
         return;
-    double m = (double)n, p = (double)k / m, mid = p + z * z / (2.0 * m), half = z * sqrt(p * (1.0 - p) / m + z * z / (4.0 * m * m));
-    if (k > 0) /* exactly 0 and 1 at the ends, which rounding would miss */
-        *lo = (mid - half) / (1.0 + z * z / m);
-    if (k < n)
-        *hi = (mid + half) / (1.0 + z * z / m);
+    double mid = p + z * z / (2.0 * n), half = z * sqrt(p * (1.0 - p) / n + z * z / (4.0 * n * n));
+    if (p > 0.0) /* exactly 0 and 1 at the ends, which rounding would miss */
+        *lo = (mid - half) / (1.0 + z * z / n);
+    if (p < 1.0)
+        *hi = (mid + half) / (1.0 + z * z / n);
+}
+
+void ns_wilson(long k, long n, double *lo, double *hi)
+{
+    ns_wilson_share(n > 0 ? (double)k / (double)n : 0.0, (double)n, lo, hi);
 }

@@ -17,4 +17,6 @@ bool ns_answer_is(ns_text answer, const char *expected);
 
 /* Wilson's score interval (1927) for k of n at 95 %: [*lo, *hi]; n 0 gives [0, 1]. */
 void ns_wilson(long k, long n, double *lo, double *hi);
+/* The same for a share p of n, where n may be an effective number of observations. */
+void ns_wilson_share(double p, double n, double *lo, double *hi);
 #endif
