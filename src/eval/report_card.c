@@ -34,9 +34,9 @@ static void add_agreement(const ns_report_group *g, const ns_report_plan *full, 
     const long n = t.both + t.lost + t.won + t.neither;
     ns_buf_adds(b, "- **Against ");
     add_name(b, g->size[0].name);
-    ns_buf_addf(b, ":** of %ld problems both solve %ld; it loses %ld that the larger size solves and wins %ld that it does not; %ld neither solves. "
-                "The difference is %s points; by the sign test (p = %.3f) it is %s.\n", n, t.both, t.lost, t.won, t.neither,
-                ns_report_points(s->against_full).text, ns_report_sign_test(t.lost, t.won), verdict(&t));
+    ns_buf_addf(b, ":** of %ld problems%s both solve %ld; it loses %ld that the larger size solves and wins %ld that it does not; %ld neither "
+                "solves. The difference is %s points; by the sign test (%s) it is %s.\n", n, g->n_runs > 1 ? " (each counted once a run)" : "", t.both, t.lost, t.won, t.neither,
+                ns_report_points(s->against_full).text, ns_report_p(ns_report_sign_test(t.lost, t.won)).text, verdict(&t));
 }
 
 /* Kinds that the sign test calls worse or better. Many kinds are tested, so some are called by chance: said in the notes. */

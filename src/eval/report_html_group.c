@@ -6,35 +6,13 @@
 
 enum { N_DEADLINES = 6 };
 
-static void text_cell(ns_buf *b, const char *s)
-{
-    ns_buf_adds(b, "<td class=\"text\">");
-    ns_html(b, s);
-    ns_buf_adds(b, "</td>");
-}
-
-static void cell(ns_buf *b, ns_report_name v)
-{
-    ns_buf_addf(b, "<td>%s</td>", v.text);
-}
-
-static void open_table(ns_buf *b, const char *class, const char *heads)
-{
-    ns_buf_addf(b, "<div class=\"scroll\"><table class=\"%s\">\n<tr>%s</tr>\n", class, heads);
-}
-
-static void close_table(ns_buf *b)
-{
-    ns_buf_adds(b, "</table></div>\n");
-}
-
 /* ---- what was run ---- */
 
 static void add_runs(const ns_report_group *g, ns_buf *b)
 {
     const ns_report_run *first = g->run[0];
     bool machines = false, options = false, assumed = false, late = false;
-    open_table(b, "runs", "<th class=\"text\">checkpoint</th><th class=\"text\">made</th><th class=\"text\">nestar</th><th class=\"text\">file</th>"
+    ns_html_table(b, "runs", "<th class=\"text\">checkpoint</th><th class=\"text\">made</th><th class=\"text\">nestar</th><th class=\"text\">file</th>"
                           "<th class=\"text\">options</th><th class=\"text\">machine</th>");
     for (int i = 0; i < g->n_runs; i++) {
         const ns_report_run *r = g->run[i];
@@ -42,17 +20,17 @@ static void add_runs(const ns_report_group *g, ns_buf *b)
         options = options || strcmp(r->options, first->options) != 0;
         assumed = assumed || r->chunk_assumed;
         ns_buf_adds(b, "<tr>");
-        text_cell(b, r->checkpoint);
-        text_cell(b, r->created);
-        text_cell(b, r->version);
-        text_cell(b, r->file);
+        ns_html_text(b, r->checkpoint);
+        ns_html_text(b, r->created);
+        ns_html_text(b, r->version);
+        ns_html_text(b, r->file);
         ns_buf_adds(b, "<td class=\"text wrap\"><code>");
         ns_html(b, r->options);
         ns_buf_adds(b, "</code></td><td class=\"text wrap\"><code>");
         ns_html(b, r->machine);
         ns_buf_adds(b, "</code></td></tr>\n");
     }
-    close_table(b);
+    ns_html_end(b);
     for (int i = 0; i < g->n_plans; i++)
         late = late || strcmp(g->plan[i]->handover, "late") == 0;
     if (options)
@@ -68,11 +46,11 @@ static void add_runs(const ns_report_group *g, ns_buf *b)
 
 static void plan_cells(const ns_report_plan *p, ns_buf *b)
 {
-    text_cell(b, ns_report_sizes(p).text);
-    cell(b, ns_report_budget(p));
-    cell(b, ns_report_percent(p->accuracy));
-    cell(b, ns_report_interval(p->lo, p->hi));
-    cell(b, ns_report_seconds(p->seconds));
+    ns_html_text(b, ns_report_sizes(p).text);
+    ns_html_cell(b, ns_report_budget(p));
+    ns_html_cell(b, ns_report_percent(p->accuracy));
+    ns_html_cell(b, ns_report_interval(p->lo, p->hi));
+    ns_html_cell(b, ns_report_seconds(p->seconds));
 }
 
 #define PLAN_HEADS "<th class=\"text\">sizes</th><th>budget</th><th>accuracy</th><th>95 % interval</th><th>latency</th>"
@@ -80,18 +58,18 @@ static void plan_cells(const ns_report_plan *p, ns_buf *b)
 static void add_plans(const ns_report_group *g, ns_buf *b)
 {
     ns_buf_adds(b, "<h3>All plans</h3>\n");
-    open_table(b, "plans", PLAN_HEADS "<th class=\"text\">latency is</th><th>tokens</th><th>of thought</th><th>weights read</th><th>answers</th>"
+    ns_html_table(b, "plans", PLAN_HEADS "<th class=\"text\">latency is</th><th>tokens</th><th>of thought</th><th>weights read</th><th>answers</th>"
                            "<th>thoughts closed</th><th>did not end</th><th>not graded</th>");
     for (int i = 0; i < g->n_plans; i++) {
         const ns_report_plan *p = g->plan[i];
         static const char *const how[] = { "–", "computed", "measured" };
         ns_buf_adds(b, p->pareto ? "<tr class=\"front\">" : "<tr>");
         plan_cells(p, b);
-        text_cell(b, how[p->latency]);
+        ns_html_text(b, how[p->latency]);
         ns_buf_addf(b, "<td>%.1f</td><td>%.1f</td><td>%s</td><td>%ld%s</td><td>%ld</td><td>%ld</td><td>%ld</td></tr>\n", p->thought + p->reply, p->thought,
                     ns_report_bytes(p->bytes).text, p->n, p->complete ? "" : " (incomplete)", p->closed, p->unended, p->n - p->graded);
     }
-    close_table(b);
+    ns_html_end(b);
     ns_buf_adds(b, "<p class=\"note\">Means an answer. Marked rows are on the Pareto front. Incomplete plans lack answers to some problems and are "
                    "compared with nothing.</p>\n");
 }
@@ -101,14 +79,14 @@ static void add_front(const ns_report_group *g, ns_buf *b)
     int n = 0;
     ns_report_plan **front = ns_report_front(g, &n);
     ns_buf_adds(b, "<h3>Pareto front</h3>\n");
-    open_table(b, "pareto", "<th>no.</th>" PLAN_HEADS "<th class=\"text\">told apart from the one before</th>");
+    ns_html_table(b, "pareto", "<th>no.</th>" PLAN_HEADS "<th class=\"text\">told apart from the one before</th>");
     for (int i = 0; front && i < n; i++) {
         ns_buf_addf(b, "<tr><td>%d</td>", i + 1);
         plan_cells(front[i], b);
-        text_cell(b, i == 0 ? "–" : ns_report_apart(front[i - 1], front[i]) ? "yes" : "no");
+        ns_html_text(b, i == 0 ? "–" : ns_report_apart(front[i - 1], front[i]) ? "yes" : "no");
         ns_buf_adds(b, "</tr>\n");
     }
-    close_table(b);
+    ns_html_end(b);
     free(front);
 }
 
@@ -127,7 +105,7 @@ static void add_equals(const ns_report_group *g, const ns_report_plan *best, dou
     }
     ns_buf_addf(b, "<td>%d</td>", n);
     if (!quick || quick->seconds >= best->seconds) {
-        text_cell(b, n ? "none quicker" : "–");
+        ns_html_text(b, n ? "none quicker" : "–");
         return;
     }
     ns_report_name name = ns_report_plan_name(quick);
@@ -158,7 +136,7 @@ static void add_deadlines(const ns_report *r, const ns_report_group *g, ns_buf *
             hi = fmax(hi, g->plan[i]->seconds);
         }
     ns_buf_adds(b, "<h3>The best plan for a deadline</h3>\n");
-    open_table(b, "deadlines", "<th>within</th>" PLAN_HEADS "<th>others equal</th><th class=\"text\">the quickest of them</th>");
+    ns_html_table(b, "deadlines", "<th>within</th>" PLAN_HEADS "<th>others equal</th><th class=\"text\">the quickest of them</th>");
     bool asked = r->deadline <= 0;
     for (int i = 0; i < N_DEADLINES; i++) {
         const double t = i == N_DEADLINES - 1 ? hi : lo * pow(hi / lo, (double)i / (N_DEADLINES - 1));
@@ -170,7 +148,7 @@ static void add_deadlines(const ns_report *r, const ns_report_group *g, ns_buf *
     }
     if (!asked)
         deadline_row(g, r->deadline, true, b);
-    close_table(b);
+    ns_html_end(b);
     ns_buf_adds(b, "<p class=\"note\">Mean latencies: single answers take longer and shorter. &ldquo;Others equal&rdquo;: plans within the deadline whose "
                    "accuracy is not told apart from the best one's.</p>\n");
 }
@@ -182,17 +160,17 @@ static void claim_row(const ns_report_group *g, const ns_report_pair *p, const n
     const bool mean = c->plan < 0;
     ns_report_name sizes = ns_report_sizes(g->plan[p->claim[0].plan]);
     ns_buf_adds(b, mean ? "<tr class=\"mean\">" : "<tr>");
-    text_cell(b, sizes.text);
+    ns_html_text(b, sizes.text);
     if (mean) {
         ns_buf_addf(b, "<td>mean</td><td></td><td></td><td>%s</td><td>%s</td></tr>\n", ns_report_points(c->gain).text, ns_report_ratio(c->ratio).text);
         return;
     }
     const ns_report_plan *plan = g->plan[c->plan];
-    cell(b, ns_report_budget(plan));
-    cell(b, ns_report_percent(plan->accuracy));
-    cell(b, ns_report_seconds(plan->seconds));
-    cell(b, ns_report_points(c->gain));
-    cell(b, ns_report_ratio(c->ratio));
+    ns_html_cell(b, ns_report_budget(plan));
+    ns_html_cell(b, ns_report_percent(plan->accuracy));
+    ns_html_cell(b, ns_report_seconds(plan->seconds));
+    ns_html_cell(b, ns_report_points(c->gain));
+    ns_html_cell(b, ns_report_ratio(c->ratio));
     ns_buf_adds(b, "</tr>\n");
 }
 
@@ -215,123 +193,15 @@ static int add_claims(const ns_report *r, int at, const char *dir, ns_buf *b, ns
     ns_buf_adds(b, ".</p>\n");
     int rc = ns_report_has_claims(g) ? ns_report_html_figure(dir, ns_report_figure(r, at, "claims").text,
                                                              "What the mixed plans gain, with 95&#8239;% intervals; above 0 they are better.", b, e) : 0;
-    open_table(b, "claims", "<th class=\"text\">sizes</th><th>budget</th><th>accuracy</th><th>latency</th><th>gain at equal latency, points</th>"
+    ns_html_table(b, "claims", "<th class=\"text\">sizes</th><th>budget</th><th>accuracy</th><th>latency</th><th>gain at equal latency, points</th>"
                             "<th>latency ratio at equal accuracy</th>");
     for (int i = 0; i < g->n_pairs; i++) {
         for (int k = 0; k < g->pair[i].n; k++)
             claim_row(g, &g->pair[i], &g->pair[i].claim[k], b);
         claim_row(g, &g->pair[i], &g->pair[i].mean, b);
     }
-    close_table(b);
+    ns_html_end(b);
     return rc;
-}
-
-/* ---- sizes ---- */
-
-static void size_row(const ns_report_group *g, const ns_report_size *s, ns_buf *b)
-{
-    const ns_report_plan *full = g->size[0].plan >= 0 ? g->plan[g->size[0].plan] : NULL, *p = s->plan >= 0 ? g->plan[s->plan] : NULL;
-    ns_buf_adds(b, "<tr>");
-    text_cell(b, s->name);
-    cell(b, ns_report_count((double)s->active));
-    cell(b, ns_report_bytes((double)s->bytes));
-    if (!p) {
-        ns_buf_adds(b, "<td class=\"text\" colspan=\"9\">no complete plan</td></tr>\n");
-        return;
-    }
-    cell(b, ns_report_budget(p));
-    cell(b, ns_report_percent(p->accuracy));
-    cell(b, ns_report_interval(p->lo, p->hi));
-    cell(b, ns_report_points(s->against_full));
-    if (!full || p == full) {
-        ns_buf_adds(b, "<td></td><td></td><td></td><td></td><td></td></tr>\n");
-        return;
-    }
-    const ns_report_tally t = ns_report_compare(g, full, p, NULL, -1);
-    const double n = (double)(t.both + t.lost + t.won + t.neither);
-    ns_buf_addf(b, "<td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%.3f</td></tr>\n", ns_report_percent((double)t.both / n).text,
-                ns_report_percent((double)t.lost / n).text, ns_report_percent((double)t.won / n).text, ns_report_percent((double)t.neither / n).text,
-                ns_report_sign_test(t.lost, t.won));
-}
-
-/* One row: accuracy of every size on the problems of a kind or level. */
-static void part_row(const ns_report_group *g, const char *kind, int level, ns_buf *b)
-{
-    ns_buf_adds(b, "<tr>");
-    if (kind)
-        text_cell(b, kind);
-    else
-        ns_buf_addf(b, "<td class=\"text\">level %d</td>", level);
-    for (int i = 0; i < g->n_sizes; i++) {
-        long n = 0;
-        const ns_report_plan *p = g->size[i].plan >= 0 ? g->plan[g->size[i].plan] : NULL;
-        const ns_report_range a = p ? ns_report_accuracy(g, p, kind, level, &n) : (ns_report_range){ NAN, NAN, NAN };
-        if (i == 0)
-            ns_buf_addf(b, "<td>%ld</td>", n);
-        ns_buf_addf(b, "<td>%s</td><td>%s</td>", ns_report_percent(a.value).text, ns_report_interval(a.lo, a.hi).text);
-    }
-    ns_buf_adds(b, "</tr>\n");
-}
-
-static void add_parts(const ns_report_group *g, ns_buf *b)
-{
-    ns_buf heads = { 0 };
-    ns_buf_adds(&heads, "<th class=\"text\">problems</th><th>graded</th>");
-    for (int i = 0; i < g->n_sizes; i++) {
-        ns_buf_adds(&heads, "<th>");
-        ns_html(&heads, g->size[i].name);
-        ns_buf_adds(&heads, "</th><th>95 % interval</th>");
-    }
-    ns_buf_adds(b, "<h3>By kind and level</h3>\n");
-    open_table(b, "kinds", heads.failed ? "" : heads.data);
-    for (int i = 0; i < g->n_kinds; i++)
-        part_row(g, g->kind[i], -1, b);
-    for (int i = 0; i < g->n_levels; i++)
-        part_row(g, NULL, g->level[i], b);
-    close_table(b);
-    b->failed = b->failed || heads.failed;
-    ns_buf_release(&heads);
-}
-
-/* The judged plans run by run: how much trainings and seeds differ. */
-static void add_spread(const ns_report_group *g, ns_buf *b)
-{
-    ns_buf_adds(b, "<h3>Run by run</h3>\n");
-    ns_buf_adds(b, "<div class=\"scroll\"><table class=\"spread\">\n<tr><th class=\"text\">size</th>");
-    for (int r = 0; r < g->n_runs; r++)
-        ns_buf_addf(b, "<th>run %d</th>", r + 1);
-    ns_buf_adds(b, "</tr>\n");
-    for (int i = 0; i < g->n_sizes; i++) {
-        const ns_report_plan *p = g->size[i].plan >= 0 ? g->plan[g->size[i].plan] : NULL;
-        ns_buf_adds(b, "<tr>");
-        text_cell(b, g->size[i].name);
-        for (int r = 0; r < g->n_runs; r++) {
-            double right = 0, graded = 0;
-            for (int k = 0; p && p->cell[r] && k < g->n_problems; k++) {
-                right += p->cell[r][k].correct;
-                graded += p->cell[r][k].graded;
-            }
-            cell(b, ns_report_percent(right / graded));
-        }
-        ns_buf_adds(b, "</tr>\n");
-    }
-    close_table(b);
-}
-
-static void add_sizes(const ns_report_group *g, ns_buf *b)
-{
-    ns_buf_adds(b, "<h3>What each size keeps and loses</h3>\n<p>Each size alone, with the longest budget measured. Problem by problem against ");
-    ns_html(b, g->size[0].name);
-    ns_buf_adds(b, ", the largest.</p>\n");
-    open_table(b, "sizes", "<th class=\"text\">size</th><th>active parameters</th><th>bytes a token</th><th>budget</th><th>accuracy</th><th>95 % interval"
-                           "</th><th>difference, points</th><th>both right</th><th>lost</th><th>won</th><th>both wrong</th><th>p</th>");
-    for (int i = 0; i < g->n_sizes; i++)
-        size_row(g, &g->size[i], b);
-    close_table(b);
-    if (g->n_kinds || g->n_levels)
-        add_parts(g, b);
-    if (g->n_runs > 1)
-        add_spread(g, b);
 }
 
 /* ---- the chapter ---- */
@@ -365,7 +235,8 @@ static int add_figures(const ns_report *r, int g, const char *dir, bool latency,
     int rc = 0;
     if (latency)
         rc = ns_report_html_figure(dir, ns_report_figure(r, g, "accuracy-latency").text,
-                                   "Accuracy against latency; points along a curve are budgets of thought, bars 95&#8239;% intervals.", b, e);
+                                   "Accuracy against latency; points along a curve are budgets of thought, bars 95&#8239;% intervals, ringed numbers those of "
+                                   "the Pareto list.", b, e);
     if (rc == 0)
         rc = ns_report_html_figure(dir, ns_report_figure(r, g, "accuracy-tokens").text, "Accuracy against tokens.", b, e);
     if (rc == 0)
@@ -401,7 +272,7 @@ int ns_report_html_group(const ns_report *r, int at, const char *dir, ns_buf *b,
     if (rc == 0 && g->n_pairs)
         rc = add_claims(r, at, dir, b, e);
     if (g->n_sizes)
-        add_sizes(g, b);
+        ns_report_html_sizes(g, b);
     add_plans(g, b);
     return rc;
 }

@@ -20,6 +20,7 @@ ns_report_name ns_report_percent(double share);             /* "97.2 %", "–" f
 ns_report_name ns_report_points(ns_report_range r);         /* "-1.6 (-2.9 to -0.4)" percentage points */
 ns_report_name ns_report_interval(double lo, double hi);    /* "96.0 to 98.1 %" */
 ns_report_name ns_report_ratio(ns_report_range r);          /* "1.90 (1.71 to 2.05)" */
+ns_report_name ns_report_p(double p);                        /* "p = 0.031", "p < 0.001" */
 /* Text from the data: < > & " ' as entities; in Markdown also what would be markup, and no line breaks. */
 void ns_html(ns_buf *b, const char *s);
 void ns_markdown(ns_buf *b, const char *s);
@@ -34,11 +35,17 @@ ns_report_name ns_report_figure(const ns_report *r, int g, const char *what);
 bool ns_report_has_claims(const ns_report_group *g);
 bool ns_report_has_latency(const ns_report_group *g);
 
-/* ---- pages; report_html.c, report_html_group.c, report_card.c ---- */
+/* ---- pages; report_html.c, report_html_group.c, report_html_sizes.c, report_card.c ---- */
 
 /* dir holds the figures. */
 int ns_report_html(const ns_report *r, const char *dir, ns_buf *out, ns_err *e);
 int ns_report_html_group(const ns_report *r, int g, const char *dir, ns_buf *b, ns_err *e);
 int ns_report_html_figure(const char *dir, const char *name, const char *caption, ns_buf *b, ns_err *e);
+/* Tables: class and head cells as HTML; cells with text from the data, and with figures. */
+void ns_html_table(ns_buf *b, const char *class, const char *heads);
+void ns_html_end(ns_buf *b);
+void ns_html_text(ns_buf *b, const char *s);
+void ns_html_cell(ns_buf *b, ns_report_name v);
+void ns_report_html_sizes(const ns_report_group *g, ns_buf *b);
 void ns_report_card(const ns_report *r, ns_buf *out);
 #endif

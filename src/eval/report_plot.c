@@ -40,17 +40,28 @@ bool ns_report_has_claims(const ns_report_group *g)
 
 /* ---- a figure ---- */
 
-/* head: data blocks; plot: settings and the plot command. entries: how many lines the legend has. */
+/* head: data blocks; plot: settings and the plot command. The legend below has as many columns as its longest entry leaves room for. */
 struct figure {
     ns_buf head, plot;
-    int entries;
+    int entries, longest;
 };
+
+static void entry(struct figure *f, const char *title)
+{
+    const int n = (int)strlen(title);
+    f->longest = n > f->longest ? n : f->longest;
+    f->entries++;
+    ns_buf_adds(&f->plot, " title ");
+    ns_gnuplot_quote(&f->plot, title);
+    ns_buf_adds(&f->plot, " noenhanced");
+}
 
 static int draw(struct figure *f, const char *dir, const char *name, ns_err *e)
 {
     static const char *const ends[] = { ".svg", ".png" };
     ns_buf script = { 0 }, path = { 0 };
-    const int rows = (f->entries + 1) / 2, height = 430 + 22 * rows;
+    const int room = WIDTH / (70 + 8 * f->longest), columns = room < 1 ? 1 : room > 3 ? 3 : room;
+    const int height = 450 + 22 * ((f->entries + columns - 1) / columns);
     ns_buf_adds(&script, "set encoding utf8\n");
     if (f->head.len)
         ns_buf_add(&script, f->head.data, f->head.len);
@@ -59,8 +70,8 @@ static int draw(struct figure *f, const char *dir, const char *name, ns_err *e)
         ns_buf_addf(&path, "%s/%s%s", dir, name, ends[i]);
         ns_gnuplot_output(&script, path.data ? path.data : "", path.data ? path.data : "", i ? 2 * WIDTH : WIDTH, i ? 2 * height : height,
                           i ? "font 'Sans,12' fontscale 2 linewidth 2 pointscale 2" : "dynamic font 'sans-serif,14'");
-        ns_buf_adds(&script, "set grid lc rgb '#dddddd' lt 1 lw 0.7\nset border 3\nset tics nomirror\nset key outside below center horizontal "
-                             "Left reverse samplen 3 maxcols 2\n");
+        ns_buf_addf(&script, "set grid lc rgb '#dddddd' lt 1 lw 0.7\nset border 3\nset tics nomirror\nset key outside below center horizontal "
+                             "Left reverse samplen 3 height 1 maxcols %d\n", columns);
         ns_buf_add(&script, f->plot.data, f->plot.len);
         ns_buf_adds(&script, "unset output\n");
     }
@@ -124,8 +135,8 @@ static void style(ns_buf *b, const ns_report_plan *p, int colour)
     ns_buf_addf(b, "lc rgb '%s' dt %d pt %d lw %s ps 0.8", colours[colour % N_COLOURS], of[i].dash, of[i].point, one_size(p) ? "2.4" : "1.4");
 }
 
-/* One data block for each series: cost, accuracy, low, high in %. Returns the number of series. */
-static int add_series(const ns_report_group *g, enum cost what, struct figure *f)
+/* One data block for each series: cost, accuracy, low, high in %. */
+static void add_series(const ns_report_group *g, enum cost what, struct figure *f)
 {
     int n = 0, pair = -1;
     const ns_report_plan *last = NULL;
@@ -142,9 +153,7 @@ static int add_series(const ns_report_group *g, enum cost what, struct figure *f
             ns_buf_addf(&f->plot, "%s$s%d using 1:2:3:4 with yerrorbars lc rgb '%s' lw 0.5 ps 0 notitle, $s%d using 1:2 with linespoints ",
                         n ? ", " : "", n, colours[pair % N_COLOURS], n);
             style(&f->plot, p, pair);
-            ns_buf_adds(&f->plot, " title ");
-            ns_gnuplot_quote(&f->plot, ns_report_sizes(p).text);
-            ns_buf_adds(&f->plot, " noenhanced");
+            entry(f, ns_report_sizes(p).text);
             n++;
         }
         last = p;
@@ -152,7 +161,6 @@ static int add_series(const ns_report_group *g, enum cost what, struct figure *f
     }
     if (last)
         ns_buf_adds(&f->head, "EOD\n");
-    return n;
 }
 
 /* A grey staircase under the curves; rings with the numbers of the list over them. */
@@ -191,9 +199,12 @@ static int plot_cost(const ns_report *r, int g, enum cost what, const char *dir,
     labels(&f.plot, cost_of[what].label, "accuracy, %");
     ranges(v, what, &f.plot);
     ns_buf_adds(&f.plot, "plot ");
-    if (what == SECONDS)
-        ns_buf_adds(&f.plot, "$front using 1:2 with steps lc rgb '#bbbbbb' lw 5 title 'Pareto front, numbered as in the list', ");
-    f.entries = add_series(v, what, &f) + (what == SECONDS);
+    if (what == SECONDS) {
+        ns_buf_adds(&f.plot, "$front using 1:2 with steps lc rgb '#bbbbbb' lw 5");
+        entry(&f, "Pareto front");
+        ns_buf_adds(&f.plot, ", ");
+    }
+    add_series(v, what, &f);
     if (what == SECONDS) {
         add_front(v, &f);
         ns_buf_adds(&f.plot, ", $front using 1:2 with points pt 6 ps 1.6 lw 1.2 lc rgb '#000000' notitle, $front using 1:2:3 with labels "
@@ -205,32 +216,35 @@ static int plot_cost(const ns_report *r, int g, enum cost what, const char *dir,
 
 /* ---- claims ---- */
 
+static void add_claims(const ns_report_group *g, const ns_report_pair *p, int i, int colour, struct figure *f)
+{
+    ns_buf_addf(&f->head, "$c%d << EOD\n", i);
+    for (int k = 0; k < p->n; k++) {
+        const ns_report_range *gain = &p->claim[k].gain;
+        if (p->claim[k].n_gain)
+            ns_buf_addf(&f->head, "%.10g %.10g %.10g %.10g\n", g->plan[p->claim[k].plan]->seconds, 100 * gain->value,
+                        100 * (isnan(gain->lo) ? gain->value : gain->lo), 100 * (isnan(gain->hi) ? gain->value : gain->hi));
+    }
+    ns_buf_adds(&f->head, "EOD\n");
+    ns_buf_addf(&f->plot, ", $c%d using 1:2:3:4 with yerrorbars lc rgb '%s' lw 0.7 ps 0 notitle, $c%d using 1:2 with linespoints ", i,
+                colours[colour % N_COLOURS], i);
+    style(&f->plot, g->plan[p->claim[0].plan], colour);
+    entry(f, ns_report_sizes(g->plan[p->claim[0].plan]).text);
+}
+
 static int plot_claims(const ns_report *r, int g, const char *dir, ns_err *e)
 {
     struct figure f = { 0 };
     const ns_report_group *v = r->group[g];
+    int colour = 0;
     labels(&f.plot, "latency at batch 1, seconds an answer", "gain at equal latency, points");
-    ns_buf_adds(&f.plot, "set autoscale y\nset autoscale x\nset offsets graph 0.05, graph 0.05, graph 0.05, graph 0.05\nplot 0 with lines lc rgb "
+    ns_buf_adds(&f.plot, "set autoscale noextend\nset offsets graph 0.05, graph 0.05, graph 0.05, graph 0.05\nplot 0 with lines lc rgb "
                          "'#000000' lw 0.8 notitle");
     for (int i = 0; i < v->n_pairs; i++) {
         const ns_report_pair *p = &v->pair[i];
-        if (!p->mean.n_gain)
-            continue;
-        ns_buf_addf(&f.head, "$c%d << EOD\n", i);
-        for (int k = 0; k < p->n; k++) {
-            const ns_report_range *gain = &p->claim[k].gain;
-            if (p->claim[k].n_gain)
-                ns_buf_addf(&f.head, "%.10g %.10g %.10g %.10g\n", v->plan[p->claim[k].plan]->seconds, 100 * gain->value,
-                            100 * (isnan(gain->lo) ? gain->value : gain->lo), 100 * (isnan(gain->hi) ? gain->value : gain->hi));
-        }
-        ns_buf_adds(&f.head, "EOD\n");
-        ns_buf_addf(&f.plot, ", $c%d using 1:2:3:4 with yerrorbars lc rgb '%s' lw 0.7 ps 0 notitle, $c%d using 1:2 with linespoints ", i,
-                    colours[f.entries % N_COLOURS], i);
-        style(&f.plot, v->plan[p->claim[0].plan], f.entries);
-        ns_buf_adds(&f.plot, " title ");
-        ns_gnuplot_quote(&f.plot, ns_report_sizes(v->plan[p->claim[0].plan]).text);
-        ns_buf_adds(&f.plot, " noenhanced");
-        f.entries++;
+        colour += i > 0 && (strcmp(p->think, p[-1].think) != 0 || strcmp(p->answer, p[-1].answer) != 0);
+        if (p->mean.n_gain)
+            add_claims(v, p, i, colour + 1, &f); /* black is left to the zero line */
     }
     ns_buf_addc(&f.plot, '\n');
     return draw(&f, dir, ns_report_figure(r, g, "claims").text, e);
@@ -270,14 +284,12 @@ int ns_report_plot_drift(const ns_report *r, const char *dir, ns_err *e)
         for (int k = 0; k < d->n_layers; k++)
             ns_buf_addf(&f.head, "%d %.10g\n", k, d->layer[k]);
         ns_buf_adds(&f.head, "EOD\n");
-        ns_buf_addf(&f.plot, "%s$d%d with linespoints lc rgb '%s' pt 7 ps 0.6 lw 1.6 title ", f.entries ? ", " : "", i,
+        ns_buf_addf(&f.plot, "%s$d%d with linespoints lc rgb '%s' pt 7 ps 0.6 lw 1.6", f.entries ? ", " : "", i,
                     colours[f.entries % N_COLOURS]);
         char title[200];
         const char *base = strrchr(d->file, '/');
         snprintf(title, sizeof title, "%.80s, %.80s", base ? base + 1 : d->file, d->size);
-        ns_gnuplot_quote(&f.plot, title);
-        ns_buf_adds(&f.plot, " noenhanced");
-        f.entries++;
+        entry(&f, title);
     }
     ns_buf_addc(&f.plot, '\n');
     if (f.entries)

@@ -118,6 +118,14 @@ ns_report_name ns_report_ratio(ns_report_range r)
     NAME("%.40s (%.40s to %.40s)", number(r.value).text, number(r.lo).text, number(r.hi).text);
 }
 
+ns_report_name ns_report_p(double p)
+{
+    if (p < 0.001) {
+        NAME("p < 0.001");
+    }
+    NAME("p = %.3f", p);
+}
+
 void ns_html(ns_buf *b, const char *s)
 {
     for (; *s; s++) {
