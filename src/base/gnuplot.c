@@ -38,7 +38,7 @@ int ns_gnuplot_run(const ns_buf *script, ns_err *e)
         return ns_fail(e, NS_ENOMEM, "gnuplot: out of memory");
     if (system("command -v gnuplot >/dev/null 2>&1") != 0)
         return ns_fail(e, NS_EUNSUPPORTED, "there is no gnuplot: install the package gnuplot-nox");
-    FILE *p = popen("gnuplot", "w");
+    FILE *p = popen("LC_ALL=C.UTF-8 gnuplot", "w");
     if (!p)
         return ns_fail_errno(e, "gnuplot");
     const bool written = fwrite(script->data, 1, script->len, p) == script->len;

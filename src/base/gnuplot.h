@@ -10,5 +10,6 @@ void ns_gnuplot_quote(ns_buf *script, const char *s);
 /* Terminal and output: SVG or PNG by the end of `kind`'s name ("a.svg"), written to `path`. Sizes in pixels; `options` (such as
  * "font ',14'") are the terminal's, both kinds'; may be "". */
 void ns_gnuplot_output(ns_buf *script, const char *kind, const char *path, int width, int height, const char *options);
+/* Text in the script is UTF-8. */
 int ns_gnuplot_run(const ns_buf *script, ns_err *e);
 #endif

@@ -2,11 +2,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "eval/report_out.h"
 
 enum { N_DEADLINES = 6 };
 
 /* ---- what was run ---- */
+
+/* Are two runs' options the same but for the seed? */
+static bool same_options(const char *a, const char *b)
+{
+    json_t *x = json_loads(a, 0, NULL), *y = json_loads(b, 0, NULL);
+    json_object_del(x, "seed");
+    json_object_del(y, "seed");
+    const bool same = json_equal(x, y);
+    json_decref(x);
+    json_decref(y);
+    return same;
+}
 
 static void add_runs(const ns_report_group *g, ns_buf *b)
 {
@@ -17,7 +30,7 @@ static void add_runs(const ns_report_group *g, ns_buf *b)
     for (int i = 0; i < g->n_runs; i++) {
         const ns_report_run *r = g->run[i];
         machines = machines || strcmp(r->machine, first->machine) != 0;
-        options = options || strcmp(r->options, first->options) != 0;
+        options = options || !same_options(r->options, first->options);
         assumed = assumed || r->chunk_assumed;
         ns_buf_adds(b, "<tr>");
         ns_html_text(b, r->checkpoint);
@@ -34,7 +47,7 @@ static void add_runs(const ns_report_group *g, ns_buf *b)
     for (int i = 0; i < g->n_plans; i++)
         late = late || strcmp(g->plan[i]->handover, "late") == 0;
     if (options)
-        ns_buf_adds(b, "<p class=\"note\">The runs were not made with the same options; their answers are pooled all the same.</p>\n");
+        ns_buf_adds(b, "<p class=\"note\">The runs were not made with the same options (the seed aside); their answers are pooled all the same.</p>\n");
     if (machines)
         ns_buf_adds(b, "<p class=\"note\">The runs come from different machines; latencies are means over them.</p>\n");
     if (late && assumed)

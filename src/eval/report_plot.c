@@ -232,13 +232,29 @@ static void add_claims(const ns_report_group *g, const ns_report_pair *p, int i,
     entry(f, ns_report_sizes(g->plan[p->claim[0].plan]).text);
 }
 
+/* A little wider than the points. */
+static void x_range(const ns_report_group *g, ns_buf *b)
+{
+    double lo = INFINITY, hi = 0;
+    for (int i = 0; i < g->n_pairs; i++)
+        for (int k = 0; k < g->pair[i].n; k++)
+            if (g->pair[i].claim[k].n_gain) {
+                lo = fmin(lo, g->plan[g->pair[i].claim[k].plan]->seconds);
+                hi = fmax(hi, g->plan[g->pair[i].claim[k].plan]->seconds);
+            }
+    const double room = hi > lo ? 0.05 * (hi - lo) : 0.05 * hi;
+    ns_buf_addf(b, "set xrange [%.10g:%.10g]\n", lo - room, hi + room);
+}
+
 static int plot_claims(const ns_report *r, int g, const char *dir, ns_err *e)
 {
     struct figure f = { 0 };
     const ns_report_group *v = r->group[g];
     int colour = 0;
     labels(&f.plot, "latency at batch 1, seconds an answer", "gain at equal latency, points");
-    ns_buf_adds(&f.plot, "set autoscale noextend\nset offsets graph 0.05, graph 0.05, graph 0.05, graph 0.05\nplot 0 with lines lc rgb "
+    ns_buf_adds(&f.plot, "set autoscale noextend\nset offsets 0, 0, graph 0.05, graph 0.05\n");
+    x_range(v, &f.plot);
+    ns_buf_adds(&f.plot, "plot 0 with lines lc rgb "
                          "'#000000' lw 0.8 notitle");
     for (int i = 0; i < v->n_pairs; i++) {
         const ns_report_pair *p = &v->pair[i];
