@@ -82,29 +82,21 @@ static void find_seconds(const ns_report_group *g, ns_report_plan *p)
         p->latency = NS_LATENCY_NONE;
 }
 
-/* Wilson's interval for a share of answers that come in clusters, the problems: n is the number of independent answers that would have the
- * variance found between problems (a ratio of sums, with the correction C / (C - 1)). With one answer a problem that is n itself. */
+/* The mean over problems of the share of right answers, with the interval that takes a problem's answers as one cluster. */
 static ns_report_range clustered(const double *right, const double *graded, const bool *use, int n_problems)
 {
-    double k = 0, n = 0, var = 0, clusters = 0, several = 0;
+    double sum = 0, squares = 0, answers = 0, n = 0;
     for (int i = 0; i < n_problems; i++)
         if (graded[i] > 0 && (!use || use[i])) {
-            k += right[i];
-            n += graded[i];
-            clusters++;
-            several += graded[i] > 1;
+            sum += right[i] / graded[i];
+            squares += right[i] / graded[i] * (right[i] / graded[i]);
+            answers += graded[i];
+            n++;
         }
-    ns_report_range out = { n > 0 ? k / n : NAN, NAN, NAN };
-    double p = out.value, effective = n;
-    for (int i = 0; several > 0 && i < n_problems; i++)
-        if (graded[i] > 0 && (!use || use[i]))
-            var += pow(right[i] - p * graded[i], 2) / (n * n);
-    if (several > 0)
-        effective = clusters; /* all right or all wrong, or a single problem: no more than the problems */
-    if (several > 0 && clusters > 1 && var > 0)
-        effective = fmin(n, p * (1 - p) / (var * clusters / (clusters - 1)));
+    ns_report_range out = { n > 0 ? sum / n : NAN, NAN, NAN };
+    const double var = n > 1 ? fmax(0, squares - sum * sum / n) / (n - 1) : 0;
     if (n > 0)
-        ns_wilson_share(p, effective, &out.lo, &out.hi);
+        ns_wilson_clustered(out.value, var, (long)n, (long)answers, &out.lo, &out.hi);
     return out;
 }
 

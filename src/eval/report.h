@@ -52,7 +52,7 @@ typedef struct ns_report_plan {
     /* computed; means per answer */
     double *graded_of, *right_of, *n_of, *seconds_of; /* [n_problems] over all runs */
     long n, graded, right, closed, unended;
-    double accuracy, lo, hi; /* of graded answers; 95 % */
+    double accuracy, lo, hi; /* mean over problems of the share of right among graded answers; 95 % */
     double prompt, thought, reply, seconds, bytes;
     enum ns_report_latency latency;
     bool complete; /* every problem has a graded answer; only then the plan is compared with others */

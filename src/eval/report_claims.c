@@ -63,14 +63,14 @@ static void take_draw(const ns_report_group *g, const double *weight, struct dra
 {
     for (int p = 0; p < g->n_plans; p++) {
         const ns_report_plan *plan = g->plan[p];
-        double right = 0, graded = 0, n = 0, seconds = 0;
+        double share = 0, problems = 0, n = 0, seconds = 0;
         for (int i = 0; i < g->n_problems; i++) {
-            right += weight[i] * plan->right_of[i];
-            graded += weight[i] * plan->graded_of[i];
+            share += plan->graded_of[i] > 0 ? weight[i] * plan->right_of[i] / plan->graded_of[i] : 0;
+            problems += plan->graded_of[i] > 0 ? weight[i] : 0;
             n += weight[i] * plan->n_of[i];
             seconds += weight[i] * plan->seconds_of[i];
         }
-        d->accuracy[p] = right / graded;
+        d->accuracy[p] = share / problems;
         d->seconds[p] = seconds / n;
     }
 }

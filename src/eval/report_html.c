@@ -15,7 +15,7 @@ static const char head[] =
     ".scroll { overflow-x: auto; }\n"
     "table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }\n"
     "th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }\n"
-    "th { background: var(--soft); vertical-align: bottom; } th.text, td.text { text-align: left; } td.wrap { white-space: normal; min-width: 14rem; }\n"
+    "th { background: var(--soft); vertical-align: bottom; white-space: normal; min-width: 4rem; } th.text, td.text { text-align: left; } td.wrap { white-space: normal; min-width: 14rem; }\n"
     "tr.front td, tr.asked td { background: var(--mark); } tr.mean td { font-weight: 600; border-bottom-width: 2px; }\n"
     "figure { margin: 1rem 0; overflow-x: auto; } figure svg { background: #fff; width: 100%; min-width: 34rem; height: auto; display: block; }\n"
     "figcaption, .note { font-size: .9rem; } code { font-size: .9em; overflow-wrap: anywhere; } dt { font-weight: 600; margin-top: .6rem; }\n"
@@ -24,9 +24,10 @@ static const char head[] =
 
 static const char formulas[] =
     "<h2 id=\"formulas\">How the figures are made</h2>\n<dl class=\"formulas\">\n"
-    "<dt>Accuracy</dt><dd>Right answers over graded answers. The interval is Wilson's at 95&#8239;%; where a problem was answered more than once, "
-    "answers to one problem count as a cluster: n is replaced by p(1&#8239;&minus;&#8239;p)&#8239;/&#8239;V, V the variance of the share found "
-    "between problems. Runs of one checkpoint and task are pooled; the interval speaks of other problems of this kind, not of other trainings.</dd>\n"
+    "<dt>Accuracy</dt><dd>The mean over problems of the share of right answers among those that could be graded. The interval is Wilson's at "
+    "95&#8239;%; where problems were answered more than once, for p(1&#8239;&minus;&#8239;p)&#8239;/&#8239;(V&#8239;/&#8239;C) answers, V the variance "
+    "of the C problems' shares, held between the number of problems and that of answers. It speaks of other problems of this kind, not of other "
+    "trainings.</dd>\n"
     "<dt>Latency at batch 1</dt><dd>The mean of the answers' own times where each was timed alone (&ldquo;measured&rdquo;). Else computed, with the "
     "measured speeds of the sizes, S thinking and L answering: prompt&#8239;/&#8239;prefill(S) + thought&#8239;/&#8239;decode(S) + handover + "
     "answer&#8239;/&#8239;decode(L). Handover: none 0; cache: the measured time of a switch to L; prefill: (prompt + thought)&#8239;/&#8239;prefill(L); "
@@ -37,8 +38,8 @@ static const char formulas[] =
     "are not counted, nor that a prompt of many tokens reads more experts than one token does.</dd>\n"
     "<dt>Pareto front</dt><dd>Plans that no other plan beats: as accurate and quicker, or as quick and more accurate. Neighbours on it need not be told "
     "apart by their intervals.</dd>\n"
-    "<dt>Equal, told apart</dt><dd>Two plans are called equal where their 95&#8239;% intervals overlap. That is stricter than a test of the "
-    "difference.</dd>\n"
+    "<dt>Equal, told apart</dt><dd>Two plans are called equal where their 95&#8239;% intervals overlap. A paired test of the "
+    "difference tells more of them apart.</dd>\n"
     "<dt>Gain at equal latency</dt><dd>Accuracy of S&#8239;&rarr;&#8239;L less that of L alone at the same latency. The curve of L alone joins its "
     "budgets by straight lines after each was given the best accuracy of the quicker ones; beyond its slowest point it stays level, and left of its "
     "quickest there is nothing to compare with.</dd>\n"
@@ -115,6 +116,32 @@ static int add_drift(const ns_report *r, const char *dir, ns_buf *b, ns_err *e)
     return layers ? ns_report_html_figure(dir, "drift-layers", "How far the residual stream is off after each layer.", b, e) : 0;
 }
 
+/* The sizes of all groups in one table: how trainings and tasks differ. */
+static void add_overview(const ns_report *r, ns_buf *b)
+{
+    ns_buf_adds(b, "<h2>All checkpoints and tasks</h2>\n");
+    ns_html_table(b, "overview", "<th class=\"text\">checkpoint</th><th class=\"text\">task</th><th class=\"text\">size</th><th>budget</th><th>accuracy</th>"
+                                 "<th>95 % interval</th><th>latency</th><th>against the largest, points</th>");
+    for (int g = 0; g < r->n_groups; g++)
+        for (int i = 0; i < r->group[g]->n_sizes; i++) {
+            const ns_report_size *s = &r->group[g]->size[i];
+            const ns_report_plan *p = s->plan >= 0 ? r->group[g]->plan[s->plan] : NULL;
+            if (!p)
+                continue;
+            ns_buf_adds(b, "<tr>");
+            ns_html_text(b, r->group[g]->run[0]->checkpoint);
+            ns_html_text(b, r->group[g]->task);
+            ns_html_text(b, s->name);
+            ns_html_cell(b, ns_report_budget(p));
+            ns_html_cell(b, ns_report_percent(p->accuracy));
+            ns_html_cell(b, ns_report_interval(p->lo, p->hi));
+            ns_html_cell(b, ns_report_seconds(p->seconds));
+            ns_html_cell(b, ns_report_points(s->against_full));
+            ns_buf_adds(b, "</tr>\n");
+        }
+    ns_html_end(b);
+}
+
 int ns_report_html(const ns_report *r, const char *dir, ns_buf *b, ns_err *e)
 {
     int rc = 0;
@@ -135,6 +162,8 @@ int ns_report_html(const ns_report *r, const char *dir, ns_buf *b, ns_err *e)
             ns_buf_adds(b, "<li><a href=\"#drift\">Drift</a></li>\n");
         ns_buf_adds(b, "</ul>\n");
     }
+    if (r->n_groups > 1)
+        add_overview(r, b);
     for (int g = 0; g < r->n_groups && rc == 0; g++)
         rc = ns_report_html_group(r, g, dir, b, e);
     if (rc == 0 && r->n_drifts)

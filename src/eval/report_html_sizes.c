@@ -90,7 +90,7 @@ static void add_parts(const ns_report_group *g, ns_buf *b)
     ns_buf_release(&heads);
 }
 
-/* The judged plans run by run: how much trainings and seeds differ. */
+/* The judged plans run by run: how much seeds and machines differ. */
 static void add_spread(const ns_report_group *g, ns_buf *b)
 {
     ns_buf_adds(b, "<h3>Run by run</h3>\n");

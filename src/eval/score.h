@@ -17,6 +17,11 @@ bool ns_answer_is(ns_text answer, const char *expected);
 
 /* Wilson's score interval (1927) for k of n at 95 %: [*lo, *hi]; n 0 gives [0, 1]. */
 void ns_wilson(long k, long n, double *lo, double *hi);
-/* The same for a share p of n, where n may be an effective number of observations. */
-void ns_wilson_share(double p, double n, double *lo, double *hi);
+/* The same where problems were answered several times: answers to one problem are not independent. `mean` and `var` are those of the
+ * problems' own shares (var: the sample variance). It is Wilson's interval for the number of independent answers that would spread as
+ * much: mean (1 - mean) / (var / problems), held between the number of problems and the number of answers. */
+void ns_wilson_clustered(double mean, double var, long problems, long answers, double *lo, double *hi);
+/* The chance that one of k answers is right, from n answers of which c were: 1 - C(n-c, k) / C(n, k), unbiased (Chen et al., 2021).
+ * 1 <= k <= n. */
+double ns_pass_at(int n, int c, int k);
 #endif

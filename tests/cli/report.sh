@@ -34,7 +34,7 @@ CREATE TABLE sample (plan INTEGER, problem INTEGER, sample INTEGER, correct INTE
 CREATE TABLE latency (run INTEGER, size TEXT, prefill_tokens_per_s REAL, decode_tokens_per_s REAL, switch_s REAL, PRIMARY KEY (run, size));
 """)
 for run in 1, 2:
-    db.execute("INSERT INTO run VALUES (?, '2026-11-30', '0', 'demo', 'f', '<script>t|b</script>', 'h', ?, '{}')", (run, '{"seed": %d}' % run))
+    db.execute("INSERT INTO run VALUES (?, '2026-11-30', '0', 'demo', 'f', '<script>t|b</script>', 'h', ?, '{}')", (run, '{"sampling": {"seed": %d}}' % run))
     for i in range(50):
         db.execute("INSERT INTO problem VALUES (?, ?, NULL, ?, ?, '1')", (run, i, ["su<b>m", "chain"][i % 2], i % 3 + 1))
     db.executemany("INSERT INTO latency VALUES (%d, ?, ?, ?, 0.001)" % run, [("full", 1000, 100), ("sm'all", 2000, 200)])

@@ -320,7 +320,7 @@ static void test_clusters(void **state)
     const ns_report_plan *p = r.group[0]->plan[0];
     double lo, hi;
     assert_int_equal(p->graded, 200);
-    ns_wilson_share(0.7, 99, &lo, &hi); /* p (1 - p) / V with V = p (1 - p) / C * C / (C - 1) */
+    ns_wilson(70, 100, &lo, &hi);
     near(p->lo, lo);
     near(p->hi, hi);
     ns_report_release(&r);
