@@ -35,7 +35,8 @@ static void add_agreement(const ns_report_group *g, const ns_report_plan *full, 
     ns_buf_adds(b, "- **Against ");
     add_name(b, g->size[0].name);
     ns_buf_addf(b, ":** of %ld problems%s both solve %ld; it loses %ld that the larger size solves and wins %ld that it does not; %ld neither "
-                "solves. The difference is %s points; by the sign test (%s) it is %s.\n", n, g->n_runs > 1 ? " (each counted once a run)" : "", t.both, t.lost, t.won, t.neither,
+                "solves. The difference is %s points; by the sign test (%s) it is %s.\n",
+                n, g->n_runs > 1 ? " (each counted once a run)" : "", t.both, t.lost, t.won, t.neither,
                 ns_report_points(s->against_full).text, ns_report_p(ns_report_sign_test(t.lost, t.won)).text, verdict(&t));
 }
 

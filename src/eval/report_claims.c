@@ -107,7 +107,8 @@ static int ascending(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-/* value[0] and the 2.5 and 97.5 percentiles of the rest; no interval where more than one draw in twenty has no value. */
+/* value[0] and the 2.5 and 97.5 percentiles of the rest; no interval where more than one draw in twenty has no value, or all
+ * have the same. */
 static ns_report_range range(double *value, int n)
 {
     ns_report_range out = { value[0], NAN, NAN };
@@ -118,6 +119,8 @@ static ns_report_range range(double *value, int n)
     if (isnan(out.value) || m - 1 < n - n / 20 || m < 2)
         return out;
     qsort(value + 1, (size_t)(m - 1), sizeof *value, ascending);
+    if (!(value[m - 1] - value[1] > 1e-9))
+        return out; /* no draw differs: the bootstrap knows nothing of how far off this may be */
     out.lo = value[1 + (int)(0.025 * (m - 2) + 0.5)];
     out.hi = value[1 + (int)(0.975 * (m - 2) + 0.5)];
     return out;

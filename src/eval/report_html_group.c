@@ -51,7 +51,7 @@ static void add_runs(const ns_report_group *g, ns_buf *b)
     if (machines)
         ns_buf_adds(b, "<p class=\"note\">The runs come from different machines; latencies are means over them.</p>\n");
     if (late && assumed)
-        ns_buf_addf(b, "<p class=\"note\">The options do not say how long the last piece of a late handover is; %d tokens are assumed.</p>\n",
+        ns_buf_addf(b, "<p class=\"note\">The options do not say how long the last piece of a late handover is; the %d tokens of this nestar are taken.</p>\n",
                     NS_REPORT_CHUNK);
 }
 
