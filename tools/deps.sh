@@ -10,7 +10,7 @@ need gcc command -v cc
 need cmake command -v cmake
 need ninja-build command -v ninja
 need libopenblas0-pthread sh -c 'test -e /usr/lib/*/libblas.so.3 || ldconfig -p | grep -q "libblas.so.3 "' # for training, at run time
-need gnuplot-nox command -v gnuplot # for nestar plot
+need gnuplot-nox command -v gnuplot # for nestar plot and report
 if command -v pkg-config >/dev/null 2>&1; then
     need libjansson-dev pkg-config --exists jansson
     need libpcre2-dev pkg-config --exists libpcre2-8

@@ -18,6 +18,7 @@ int ns_cmd_permute(int argc, char **argv);
 int ns_cmd_plot(int argc, char **argv);
 int ns_cmd_problems(int argc, char **argv);
 int ns_cmd_quantize(int argc, char **argv);
+int ns_cmd_report(int argc, char **argv);
 int ns_cmd_run(int argc, char **argv);
 int ns_cmd_score(int argc, char **argv);
 int ns_cmd_slice(int argc, char **argv);

@@ -1,11 +1,9 @@
 /* nestar plot: curves of training logs, drawn by gnuplot. */
-#include <ctype.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include "base/file.h"
+#include "base/gnuplot.h"
 #include "base/json.h"
 #include "cli/cmd.h"
 #include "cli/common.h"
@@ -35,18 +33,12 @@ static const char doc[] =
     "  nestar plot stories.train/log.jsonl\n"
     "  nestar plot a.train/log.jsonl b.train/log.jsonl --y loss,eval_loss,lr -o curves.svg";
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), k = strlen(end);
-    return n > k && strcmp(s + n - k, end) == 0;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
     args *a = s->input;
     switch (key) {
     case 'o':
-        if (!ends_with(arg, ".svg") && !ends_with(arg, ".png"))
+        if (!ns_ends_with(arg, ".svg") && !ns_ends_with(arg, ".png"))
             argp_error(s, "-o: \"%s\" ends in neither .svg nor .png", arg);
         a->out = arg;
         return 0;
@@ -130,18 +122,6 @@ static json_t *read_log(const char *path, ns_err *e)
 
 /* ---- the script ---- */
 
-/* In gnuplot's single quotes, where only the quote itself is special. */
-static void add_quoted(ns_buf *b, const char *s)
-{
-    ns_buf_addc(b, '\'');
-    for (; *s; s++) {
-        if (*s == '\'')
-            ns_buf_addc(b, '\'');
-        ns_buf_addc(b, iscntrl((unsigned char)*s) ? '?' : *s);
-    }
-    ns_buf_addc(b, '\'');
-}
-
 static int split_keys(char *text, char **key)
 {
     int n = 0;
@@ -154,12 +134,12 @@ static int split_keys(char *text, char **key)
 static void add_panel(const args *a, const char *key, int k, ns_buf *b)
 {
     ns_buf_adds(b, "set ylabel ");
-    add_quoted(b, key);
+    ns_gnuplot_quote(b, key);
     ns_buf_adds(b, " noenhanced\nplot ");
     for (int f = 0; f < a->n_files; f++) {
         ns_buf_addf(b, "%s$d%d_%d with lines title ", f ? ", " : "", f, k);
         if (a->n_files > 1)
-            add_quoted(b, a->file[f]);
+            ns_gnuplot_quote(b, a->file[f]);
         ns_buf_adds(b, a->n_files > 1 ? " noenhanced" : "''");
     }
     ns_buf_addc(b, '\n');
@@ -182,35 +162,15 @@ static int write_script(const args *a, const char *out, char **key, int n_keys, 
     const int height = 360 * n_keys;
     if (!out)
         ns_buf_addf(b, "set terminal dumb size 100, %d\n", 24 * n_keys);
-    else if (ends_with(a->out, ".svg"))
-        ns_buf_addf(b, "set terminal svg size 900, %d background 'white'\n", height);
     else
-        ns_buf_addf(b, "set terminal pngcairo size 900, %d\n", height);
-    if (out) {
-        ns_buf_adds(b, "set output ");
-        add_quoted(b, out);
-    }
-    ns_buf_adds(b, "\nset grid\nset xlabel ");
-    add_quoted(b, a->x);
+        ns_gnuplot_output(b, a->out, out, 900, height, "");
+    ns_buf_adds(b, "set grid\nset xlabel ");
+    ns_gnuplot_quote(b, a->x);
     ns_buf_addf(b, " noenhanced\n%sset multiplot layout %d, 1\n", a->log_scale ? "set logscale y\n" : "", n_keys);
     for (int k = 0; k < n_keys; k++)
         add_panel(a, key[k], k, b);
     ns_buf_adds(b, "unset multiplot\n");
     return b->failed ? ns_fail(e, NS_ENOMEM, "plot: out of memory") : 0;
-}
-
-static int run_gnuplot(const ns_buf *script, ns_err *e)
-{
-    if (system("command -v gnuplot >/dev/null 2>&1") != 0)
-        return ns_fail(e, NS_EUNSUPPORTED, "there is no gnuplot: install the package gnuplot-nox");
-    FILE *p = popen("gnuplot", "w");
-    if (!p)
-        return ns_fail_errno(e, "gnuplot");
-    const bool written = fwrite(script->data, 1, script->len, p) == script->len;
-    const int status = pclose(p);
-    if (!written || status == -1 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        return ns_fail(e, NS_EIO, "gnuplot failed");
-    return 0;
 }
 
 static int plot(const args *a, ns_err *e)
@@ -225,7 +185,7 @@ static int plot(const args *a, ns_err *e)
     if (rc == 0)
         rc = write_script(a, out.tmp, key, n_keys, &script, e);
     if (rc == 0)
-        rc = run_gnuplot(&script, e);
+        rc = ns_gnuplot_run(&script, e);
     if (rc == 0 && a->out)
         rc = ns_outfile_commit(&out, e);
     ns_outfile_release(&out);

@@ -30,6 +30,7 @@ static const struct {
     { "compare", "how far two checkpoints, formats or sizes are apart on a text", ns_cmd_compare },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
+    { "report", "a page and a model card from the results of eval", ns_cmd_report },
     { "bench", "prefill and decode speed, beside the machine's limits", ns_cmd_bench },
     { "problems", "make reasoning problems to train on and to measure by", ns_cmd_problems },
     { "logits", "logits and inner values for given token ids, to a file", ns_cmd_logits },
