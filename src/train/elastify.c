@@ -10,6 +10,7 @@
 #include "forge/folder.h"
 #include "train/elastify_objective.h"
 #include "train/folder_io.h"
+#include "train/qad.h"
 
 ns_elastify_opts ns_elastify_defaults(void)
 {
@@ -30,6 +31,8 @@ typedef struct elastify {
     ns_comm *comm;
     ns_params p;
     ns_real *w, *teacher;
+    ns_quantize_opts qad_opts;
+    ns_qad qad;
     ns_elastic_plan plan;
     ns_elastic_learner learner;
     ns_data *data;   /* of the last stage */
@@ -98,12 +101,14 @@ static int run_stage(elastify *s, int stage)
     ns_elastic_stage st = { .arch = s->c->arch, .o = o, .plan = &s->plan, .learner = &s->learner, .train = &t, .stage = stage, .soft = soft,
                             .first = stage == 1 ? s->steps : 0, .total = s->steps + (o->freeze_router ? 0 : o->stage2_steps),
                             .ranks = ns_comm_size(s->comm) };
-    ns_objective obj;
+    ns_objective obj = { 0 };
     ns_buf dir = { 0 };
     ns_buf_addf(&dir, "%s/stage%d", s->run, stage + 1);
     int rc = dir.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : 0;
     if (rc == 0)
         rc = ns_elastic_stage_init(&st, s->teacher, &obj, s->e);
+    obj.qad = o->qad.format ? &s->qad : NULL;
+    obj.teacher_masked = o->same_size;
     if ((rc = agree(s, rc)) == 0)
         rc = ns_train(&s->p, s->w, s->data, &obj, &t, dir.data, o->resume, s->comm, s->e);
     ns_elastic_stage_release(&st);
@@ -140,7 +145,7 @@ static int evaluate(elastify *s)
     int rc = s->o->hold_out > 0 ? ns_mask_init(s->c->arch, &mask, s->e) : 0;
     for (int i = 0; rc == 0 && s->o->hold_out > 0 && i < s->plan.n; i++) {
         ns_mask_set_cut(s->c->arch, &s->plan.size[i].cut, &mask);
-        rc = ns_train_eval(&s->p, s->w, s->teacher, &mask, s->data, &t, s->comm, &s->held[i], s->e);
+        rc = ns_train_eval(&s->p, s->o->qad.format ? s->qad.seen : s->w, s->teacher, &mask, s->data, &t, s->comm, &s->held[i], s->e);
     }
     ns_mask_release(&mask);
     return rc;
@@ -228,6 +233,8 @@ static int add_nest(void *ctx, const char *dir, ns_err *e)
 {
     elastify *s = ctx;
     ns_buf path = { 0 };
+    if (ns_elastic_own_sizes(&s->o->sizes)) /* as they were, the router too */
+        return ns_folder_copy_nest(s->c->dir, dir, e);
     json_t *nest = nest_json(s);
     int rc = nest ? ns_folder_json(dir, "nest.json", nest, e) : -1;
     ns_path_join(&path, dir, "router.safetensors");
@@ -238,17 +245,53 @@ static int add_nest(void *ctx, const char *dir, ns_err *e)
     return rc;
 }
 
+/* Quantised from F32: BF16 in between would round to other weights than those that were trained. `config` is already the result's. */
+static int save_quantised(elastify *s, const json_t *config)
+{
+    ns_buf path = { 0 };
+    ns_outdir between = { 0 }; /* never committed */
+    ns_ckpt *c = NULL;
+    int rc = ns_path_join(&path, s->run, "f32") ? ns_outdir_open(&between, path.data, s->e) : -1;
+    if (rc == 0)
+        rc = ns_params_save(&s->p, s->w, config, NS_F32, s->c->dir, add_nest, s, between.tmp, s->e);
+    if (rc == 0)
+        rc = (c = ns_ckpt_open(between.tmp, NULL, s->e)) ? 0 : -1;
+    if (rc == 0)
+        rc = ns_quantize(c, &s->qad_opts, s->out, NULL, s->e);
+    ns_ckpt_close(c);
+    ns_outdir_release(&between);
+    ns_buf_release(&path);
+    return rc;
+}
+
 static int save(elastify *s)
 {
     if (ns_comm_rank(s->comm) != 0)
         return 0;
     json_t *config = ns_params_config(s->c->arch->config, s->o->dtype, s->e);
-    int rc = config ? ns_params_save(&s->p, s->w, config, s->o->dtype, s->c->dir, add_nest, s, s->out, s->e) : -1;
+    int rc = !config ? -1 : s->o->qad.format ? save_quantised(s, config)
+                     : ns_params_save(&s->p, s->w, config, s->o->dtype, s->c->dir, add_nest, s, s->out, s->e);
     json_decref(config);
     return rc;
 }
 
 /* ---- */
+
+/* Every size must be one of the quantised checkpoint, too. */
+static int prepare_qad(elastify *s)
+{
+    s->qad_opts = s->o->qad;
+    s->qad_opts.bf16 = s->o->dtype == NS_BF16;
+    s->qad_opts.threads = s->o->train.workers;
+    if (s->plan.router)
+        return ns_fail(s->e, NS_EINVAL, "the router learns without quantisation; then its sizes are distilled quantised");
+    if (ns_qad_init(&s->qad, s->c, &s->p, &s->qad_opts, s->e) < 0)
+        return -1;
+    for (int i = 0; i < s->plan.n; i++)
+        if (ns_cut_validate(s->c->arch, &s->plan.size[i].cut, ns_formats_dtype_of, &s->qad.formats, s->e) < 0)
+            return ns_err_wrap(s->e, "size %s", s->plan.size[i].name);
+    return 0;
+}
 
 static int prepare(elastify *s)
 {
@@ -256,6 +299,8 @@ static int prepare(elastify *s)
     ns_buf run = { 0 };
     if (ns_elastic_plan_make(s->c, &o->sizes, &s->plan, s->e) < 0 || ns_params_plan(s->c->arch, &s->p, s->e) < 0)
         return -1;
+    if (o->qad.format && prepare_qad(s) < 0)
+        return ns_err_wrap(s->e, "--qad %s", o->qad.format);
     if (o->freeze_router && (!s->plan.router || o->stage2_steps == 0))
         return ns_fail(s->e, NS_EINVAL, "--freeze-router: there is %s", s->plan.router ? "no second stage" : "no router");
     if (s->plan.router)
@@ -268,9 +313,8 @@ static int prepare(elastify *s)
         return ns_fail(s->e, NS_ENOMEM, "two copies of %zu parameters: out of memory", s->p.count);
     if (ns_comm_rank(s->comm) == 0 && mkdir(s->run, 0777) != 0 && !ns_dir_exists(s->run))
         return ns_fail_errno(s->e, "%s", s->run);
-    if (ns_params_load(&s->p, s->c, s->teacher, s->e) < 0)
+    if (ns_params_load(&s->p, s->c, s->w, s->e) < 0 || ns_params_load(&s->p, o->teacher ? o->teacher : s->c, s->teacher, s->e) < 0)
         return -1;
-    memcpy(s->w, s->teacher, s->p.count * sizeof *s->w);
     return ns_elastic_learner_init(s->c->arch, s->plan.router, &s->learner, s->e);
 }
 
@@ -301,6 +345,7 @@ int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastif
     ns_data_free(s.data);
     ns_elastic_learner_release(&s.learner);
     ns_elastic_plan_release(&s.plan);
+    ns_qad_release(&s.qad);
     ns_params_release(&s.p);
     free(s.w);
     free(s.teacher);

@@ -60,13 +60,13 @@ static void bucket_done(void *ctx, int b)
         ns_comm_sum_start(t->comm, t->crew.worker[0].g + lo, n, &t->sum_err);
 }
 
-static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, const ns_pack *pack)
+static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, ns_net_mask *mask, const ns_pack *pack)
 {
     const ns_objective *obj = t->obj;
     ns_loss_spec s = { .target = pack->target, .weight = pack->weight, .ce = 1, .temperature = 1, .scale = 1 / t->weight };
     if (!obj || !obj->teacher)
         return s;
-    ns_net_forward(k->teacher, obj->teacher, NULL, &pack->seqs);
+    ns_net_forward(k->teacher, obj->teacher, obj->teacher_masked ? mask : NULL, &pack->seqs);
     s.ce = (ns_real)obj->ce;
     s.kd = 1;
     s.temperature = (ns_real)(obj->temperature > 0 ? obj->temperature : 1);
@@ -94,12 +94,12 @@ static void run_worker(void *ctx, int i, int thread)
     for (int j = i; j < t->o.packs; j += t->crew.n) {
         const ns_pack *pack = &t->crew.pack[t->micro * t->o.packs + j];
         const bool last = last_micro && j + t->crew.n >= t->o.packs;
-        ns_net_forward(k->net, t->w, mask, &pack->seqs);
-        const ns_loss_spec spec = spec_of(t, k, pack);
-        ns_net_loss(k->net, t->w, mask, &spec, k->g, NULL, &k->loss);
+        ns_net_forward(k->net, t->run, mask, &pack->seqs);
+        const ns_loss_spec spec = spec_of(t, k, mask, pack);
+        ns_net_loss(k->net, t->run, mask, &spec, k->g, NULL, &k->loss);
         if (k->bad < 0 && !isfinite(k->loss.loss))
             k->bad = j;
-        ns_net_backward(k->net, t->w, mask, k->g, k->g && last ? bucket_done : NULL, t);
+        ns_net_backward(k->net, t->run, mask, k->g, k->g && last ? bucket_done : NULL, t);
     }
 }
 
