@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What quantising a nested checkpoint costs at each of its sizes, and what quantisation-aware distillation gives back.
 
-    experiments/qad.py FOLDER [--model examples/demo/model] [--steps 150] [--seeds 3] [--lr 1e-4] [--write]
+    experiments/qad.py FOLDER [--model examples/demo/model] [--steps 100] [--seeds 3] [--lr 1e-4] [--write]
 
 Run it in the root of the repository after `make`; NESTAR=PATH takes another nestar.  Everything goes into FOLDER.  It can be
 stopped at any time: what is complete there is kept, a training run that was interrupted goes on.  --write puts the tables
@@ -23,7 +23,7 @@ from nestar import NESTAR, sizes_of
 from report import between
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-SEQ, PACKS, HELD = "512", "4", "400"
+SEQ, PACKS, HELD = "512", "4", "999"
 TRAIN = "plain distillation"  # the control: trained on as long, but not for the rounding
 # what is quantised how: label, options of quantize and of elastify --qad
 PTQ = {"fp8": ("FP8", ["--format", "fp8"]), "nvfp4": ("NVFP4", ["--format", "nvfp4"]),
@@ -80,13 +80,13 @@ class Study:
         self.here.sh([NESTAR, "problems", "-n", "1000", "--seed", "2", "--split", "test", "-o", self.here.path("test.jsonl")], "test.jsonl")
         for name, (_, how) in PTQ.items():
             self.quantise("bf16", name, how)
-        for s in range(self.o.seeds):
-            for row, (_, how) in QAD.items():
-                self.distil(f"{row}-s{s}", s, how)
-            self.distil(f"more-s{s}", s, [])
-            self.quantise(f"more-s{s}", f"more-all-s{s}", PTQ["all"][1])
-        for row in ROWS:
-            for name in self.members[row]:
+        for row in ROWS:  # the control comes last
+            for s, name in enumerate(self.members[row]):
+                if row in QAD:
+                    self.distil(name, s, QAD[row][1])
+                elif row == "more-all":
+                    self.distil(f"more-s{s}", s, [])
+                    self.quantise(f"more-s{s}", name, PTQ["all"][1])
                 self.measure(name)
 
     # ---- tables
@@ -98,7 +98,8 @@ class Study:
                 for z in sizes_of(self.o.folder, name + ".same")}  # fmt: skip
 
     def table(self):
-        rows = {row: [self.figures(n) for n in self.members[row]] for row in ROWS}
+        done = {row: [n for n in self.members[row] if os.path.exists(self.here.path(n + ".eval.json"))] for row in ROWS}
+        rows = {row: [self.figures(n) for n in names] for row, names in done.items() if names}
         bf16 = rows["bf16"][0]
 
         def cell(values, form, scale=1.0):
@@ -110,7 +111,7 @@ class Study:
 
         def lines(head, cells):
             out = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-            return out + ["| " + " | ".join([self.label[row], *cells(rows[row])]) + " |" for row in ROWS]
+            return out + ["| " + " | ".join([self.label[row], *cells(rows[row])]) + " |" for row in rows]
 
         def losses(members):
             return [cell([1000 * m[z][k] for m in members], "{:.2f}") for k in ("kl", "ce") for z in self.sizes]
@@ -129,12 +130,14 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("folder")
     ap.add_argument("--model", default=os.path.join("examples", "demo", "model"), help="the nested checkpoint, in BF16 or F32")
-    ap.add_argument("--steps", type=int, default=150, help="of a distillation, 2048 tokens each")
+    ap.add_argument("--steps", type=int, default=100, help="of a distillation, 2048 tokens each")
     ap.add_argument("--seeds", type=int, default=3)
     ap.add_argument("--lr", default="1e-4")
+    ap.add_argument("--report", action="store_true", help="only the tables, of what is there")
     ap.add_argument("--write", action="store_true", help="put the tables into docs/RESULTS.md")
     study = Study(ap.parse_args())
-    study.run()
+    if not study.o.report:
+        study.run()
     text = study.table()
     print(text)
     if study.o.write:

@@ -311,10 +311,10 @@ static int prepare(elastify *s)
     s->teacher = ns_alloc_aligned(s->p.count * sizeof *s->teacher);
     if (run.failed || !s->w || !s->teacher)
         return ns_fail(s->e, NS_ENOMEM, "two copies of %zu parameters: out of memory", s->p.count);
-    if (ns_comm_rank(s->comm) == 0 && mkdir(s->run, 0777) != 0 && !ns_dir_exists(s->run))
-        return ns_fail_errno(s->e, "%s", s->run);
     if (ns_params_load(&s->p, s->c, s->w, s->e) < 0 || ns_params_load(&s->p, o->teacher ? o->teacher : s->c, s->teacher, s->e) < 0)
         return -1;
+    if (ns_comm_rank(s->comm) == 0 && mkdir(s->run, 0777) != 0 && !ns_dir_exists(s->run))
+        return ns_fail_errno(s->e, "%s", s->run);
     return ns_elastic_learner_init(s->c->arch, s->plan.router, &s->learner, s->e);
 }
 
