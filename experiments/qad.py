@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What quantising a nested checkpoint costs at each of its sizes, and what quantisation-aware distillation gives back.
 
-    experiments/qad.py FOLDER [--model examples/demo/model] [--steps 100] [--seeds 3] [--lr 1e-4] [--write]
+    experiments/qad.py FOLDER [--model examples/demo/model] [--steps 100] [--seeds 3] [--write]
 
 Run it in the root of the repository after `make`; NESTAR=PATH takes another nestar.  Everything goes into FOLDER.  It can be
 stopped at any time: what is complete there is kept, a training run that was interrupted goes on.  --write puts the tables
 between the markers in docs/RESULTS.md.
 
 Per checkpoint and size: KL to the whole BF16 model and cross-entropy on the answers of test problems (an elastification that
-moves nothing, with that model as its teacher), and the share of 1000 test problems solved.
+moves nothing, with that model as its teacher), and the share of test problems solved.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from nestar import NESTAR, sizes_of
 from report import between
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-SEQ, PACKS, HELD = "512", "4", "999"
+SEQ, PACKS = "512", "4"
 TRAIN = "plain distillation"  # the control: trained on as long, but not for the rounding
 # what is quantised how: label, options of quantize and of elastify --qad
 PTQ = {"fp8": ("FP8", ["--format", "fp8"]), "nvfp4": ("NVFP4", ["--format", "nvfp4"]),
@@ -60,19 +60,23 @@ class Study:
     def quantise(self, source, out, how):
         self.here.sh([NESTAR, "quantize", self.path(source), *how, "-o", self.here.path(out)], out)
 
-    def measure(self, name):
-        """Losses, then solved problems; what the measuring run itself writes is thrown away."""
-        scratch, report, solved = name + ".same", name + ".same.jsonl", name + ".eval.json"
-        if not os.path.exists(self.here.path(report)):
-            for folder in (scratch, scratch + ".train"):
-                shutil.rmtree(self.here.path(folder), ignore_errors=True)
-            self.here.sh([NESTAR, "elastify", self.path(name), "--teacher", self.o.model, "--data", self.here.path("test.jsonl"), "--lr", "0",
-                          "--steps", "1", "--seq", SEQ, "--batch", "1", "--eval-docs", HELD, "--json", "-o", self.here.path(scratch)],
-                         stdout=report)  # fmt: skip
-            for folder in (scratch, scratch + ".train"):
-                shutil.rmtree(self.here.path(folder))
-        self.here.sh([NESTAR, "eval", self.path(name), "--task", self.here.path("test.jsonl"), "--sizes", ",".join(self.sizes), "--json"],
-                     stdout=solved)  # fmt: skip
+    def losses(self, name):
+        """What the measuring run itself writes is thrown away."""
+        scratch, report = name + ".same", name + ".same.jsonl"
+        if os.path.exists(self.here.path(report)):
+            return
+        for folder in (scratch, scratch + ".train"):
+            shutil.rmtree(self.here.path(folder), ignore_errors=True)
+        self.here.sh([NESTAR, "elastify", self.path(name), "--teacher", self.o.model, "--data", self.here.path("test.jsonl"), "--lr", "0",
+                      "--steps", "1", "--seq", SEQ, "--batch", "1", "--eval-docs", self.o.held, "--json", "-o", self.here.path(scratch)],
+                     stdout=report)  # fmt: skip
+        for folder in (scratch, scratch + ".train"):
+            shutil.rmtree(self.here.path(folder))
+
+    def solve(self, name):
+        solved = name + ".eval.json"
+        self.here.sh([NESTAR, "eval", self.path(name), "--task", self.here.path("test.jsonl"), "-n", self.o.problems, "--sizes",
+                      ",".join(self.sizes), "--json"], stdout=solved)  # fmt: skip
 
     def run(self):
         os.makedirs(self.o.folder, exist_ok=True)
@@ -87,22 +91,29 @@ class Study:
                 elif row == "more-all":
                     self.distil(f"more-s{s}", s, [])
                     self.quantise(f"more-s{s}", name, PTQ["all"][1])
-                self.measure(name)
+                self.losses(name)
+        for row in ROWS:
+            for name in self.members[row]:
+                self.solve(name)
 
     # ---- tables
 
     def figures(self, name):
         """{size: {kl, ce, right}}"""
-        right = {r["size"]: r["accuracy"] for r in read(self.here.path(name + ".eval.json"))["rows"]}
-        return {z["name"]: {"kl": z["held_out"]["kl"], "ce": z["held_out"]["ce"], "right": right[z["name"]]}
-                for z in sizes_of(self.o.folder, name + ".same")}  # fmt: skip
+        out = {z["name"]: {k: z["held_out"][k] for k in ("kl", "ce")} for z in sizes_of(self.o.folder, name + ".same")}
+        if os.path.exists(self.here.path(name + ".eval.json")):
+            for r in read(self.here.path(name + ".eval.json"))["rows"]:
+                out[r["size"]]["right"] = r["accuracy"]
+        return out
 
     def table(self):
-        done = {row: [n for n in self.members[row] if os.path.exists(self.here.path(n + ".eval.json"))] for row in ROWS}
+        done = {row: [n for n in self.members[row] if os.path.exists(self.here.path(n + ".same.jsonl"))] for row in ROWS}
         rows = {row: [self.figures(n) for n in names] for row, names in done.items() if names}
         bf16 = rows["bf16"][0]
 
         def cell(values, form, scale=1.0):
+            if None in values:
+                return "-"  # not measured yet
             mean = sum(values) / len(values)
             text = form.format(scale * mean)
             if len(values) > 1:
@@ -117,8 +128,9 @@ class Study:
             return [cell([1000 * m[z][k] for m in members], "{:.2f}") for k in ("kl", "ce") for z in self.sizes]
 
         def solved(members):
-            right = [cell([m[z]["right"] for m in members], "{:.1f}", 100) for z in self.sizes]
-            return right + [cell([m[z]["right"] / bf16[z]["right"] for m in members], "{:.1f}", 100) for z in self.sizes]
+            right = [cell([m[z].get("right") for m in members], "{:.1f}", 100) for z in self.sizes]
+            share = [[m[z]["right"] / bf16[z]["right"] if "right" in m[z] else None for m in members] for z in self.sizes]
+            return right + [cell(values, "{:.1f}", 100) for values in share]
 
         head = [f"{k}, {z}" for k in ("KL", "CE") for z in self.sizes]
         text = ["Thousandths of a nat per token of the answers:", "", *lines(head, losses), "", "Problems solved, %, and share of BF16's, %:", ""]
@@ -132,7 +144,9 @@ def main():
     ap.add_argument("--model", default=os.path.join("examples", "demo", "model"), help="the nested checkpoint, in BF16 or F32")
     ap.add_argument("--steps", type=int, default=100, help="of a distillation, 2048 tokens each")
     ap.add_argument("--seeds", type=int, default=3)
-    ap.add_argument("--lr", default="1e-4")
+    ap.add_argument("--lr", default="3e-5")
+    ap.add_argument("--held", type=int, default=400, help="test problems whose losses are measured, below 1000")
+    ap.add_argument("--problems", type=int, default=1000, help="test problems to solve")
     ap.add_argument("--report", action="store_true", help="only the tables, of what is there")
     ap.add_argument("--write", action="store_true", help="put the tables into docs/RESULTS.md")
     study = Study(ap.parse_args())

@@ -251,7 +251,8 @@ static int save_quantised(elastify *s, const json_t *config)
     ns_buf path = { 0 };
     ns_outdir between = { 0 }; /* never committed */
     ns_ckpt *c = NULL;
-    int rc = ns_path_join(&path, s->run, "f32") ? ns_outdir_open(&between, path.data, s->e) : -1;
+    ns_path_join(&path, s->run, "f32");
+    int rc = path.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : ns_outdir_open(&between, path.data, s->e);
     if (rc == 0)
         rc = ns_params_save(&s->p, s->w, config, NS_F32, s->c->dir, add_nest, s, between.tmp, s->e);
     if (rc == 0)
