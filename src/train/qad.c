@@ -14,7 +14,8 @@ static void add_stretches(ns_qad *q, size_t lo, size_t hi, int matrix, bool bf16
 {
     for (size_t at = lo; at < hi; at += STRETCH, q->n_stretches++)
         if (fill)
-            q->stretch[q->n_stretches] = (ns_qad_stretch){ .lo = at, .hi = hi - at < STRETCH ? hi : at + STRETCH, .matrix = matrix, .bf16 = bf16 };
+            q->stretch[q->n_stretches] =
+                (ns_qad_stretch){ .lo = at, .hi = hi - at < STRETCH ? hi : at + STRETCH, .matrix = matrix, .bf16 = bf16 };
 }
 
 /* Rows are whole blocks and lie one behind the other, so a matrix is one long row to the encoder. */
