@@ -12,8 +12,8 @@
 enum { MAX_LIST = 64 };
 
 typedef struct args {
-    const char *path, *out;
-    const char *fixed[MAX_LIST], *choices[MAX_LIST];
+    const char *path, *out, *teacher;
+    const char *fixed[MAX_LIST], *choices[MAX_LIST], *keep[MAX_LIST];
     ns_cli_train train;
     ns_elastify_opts o;
 } args;
@@ -21,13 +21,14 @@ typedef struct args {
 enum {
     KEY_BUDGETS = NS_CLI_KEY_COMMAND, KEY_NAMES, KEY_AXES, KEY_CHOICES, KEY_HETERO, KEY_DEPTH_ORDER, KEY_FIXED, KEY_UNIFORM, KEY_ONLY,
     KEY_WEIGHTS, KEY_ROUND, KEY_INNER, KEY_TARGET, KEY_PROFILE, KEY_CONTEXT, KEY_SEQUENCES, KEY_CHUNK, KEY_PUBLISHED, KEY_STAGE2_STEPS,
-    KEY_STAGE2_SEQ, KEY_STAGE2_LR, KEY_TEMPERATURE, KEY_CE, KEY_ALPHA, KEY_ROUTER_LR, KEY_TAU_DECAY, KEY_HARD, KEY_FREEZE, KEY_RUN, KEY_SWITCH
+    KEY_STAGE2_SEQ, KEY_STAGE2_LR, KEY_TEMPERATURE, KEY_CE, KEY_ALPHA, KEY_ROUTER_LR, KEY_TAU_DECAY, KEY_HARD, KEY_FREEZE, KEY_RUN,
+    KEY_SWITCH, KEY_TEACHER, KEY_SAME, KEY_QAD, KEY_ALL, KEY_SEARCH, KEY_KEEP
 };
 
 static const struct argp_option options[] = {
     { "output", 'o', "DIR", 0, "The folder to make; it must not exist. Logs and state go to DIR.train", 1 },
     { "run-dir", KEY_RUN, "DIR", 0, "Logs and state go to DIR instead", 1 },
-    { 0, 0, NULL, 0, "Sizes:", 10 },
+    { 0, 0, NULL, 0, "Sizes (default: those of the checkpoint's nest.json):", 10 },
     { "budgets", KEY_BUDGETS, "B,..", 0, "Shares of the parent's cost, as in 1.0,0.78,0.58", 10 },
     { "names", KEY_NAMES, "NAME,..", 0, "What the sizes are called, largest first (default: full, 0.78, ..)", 10 },
     { "axes", KEY_AXES, "AXIS,..", 0, "What may be narrowed (default: hidden and the FFN width); depth leaves out layers", 10 },
@@ -53,12 +54,19 @@ static const struct argp_option options[] = {
     { "freeze-router", KEY_FREEZE, NULL, 0, "The second stage leaves the router as it is and trains the sizes that it chose", 30 },
     { "switch", KEY_SWITCH, "P", 0, "Probability that another size begins the documents of a micro-batch and hands its cache over (default 0)", 30 },
     { "temperature", KEY_TEMPERATURE, "X", 0, "Of the distillation (default 1)", 30 },
+    { "teacher", KEY_TEACHER, "DIR", 0, "Another checkpoint of the same dims to distil from (default: PARENT)", 30 },
+    { "same-size", KEY_SAME, NULL, 0, "Each size is taught by the teacher's same size (default: by the whole teacher)", 30 },
     { "ce", KEY_CE, "X", 0, "Share of cross-entropy beside it (default 0)", 30 },
     { "alpha", KEY_ALPHA, "X", 0, "Weight of the budget loss (default 1)", 30 },
     { "router-lr", KEY_ROUTER_LR, "X", 0, "The router's learning rate (default 1e-2)", 30 },
     { "router-inner", KEY_INNER, "N", 0, "Its hidden units (default 256)", 30 },
     { "tau-decay", KEY_TAU_DECAY, "X", 0, "Of the Gumbel temperature per step (default: such that 0.05 is reached at the end)", 30 },
     { "hard", KEY_HARD, "P", 0, "Probability of a hard sample (default 0.004)", 30 },
+    { 0, 0, NULL, 0, "Quantised:", 35 },
+    { "qad", KEY_QAD, "FORMAT", 0, "Train the weights as fp8 or nvfp4 will round them, and write them so", 35 },
+    { "keep", KEY_KEEP, "PATTERN", 0, "As in nestar quantize: leave modules as they are; again for more", 35 },
+    { "all", KEY_ALL, NULL, 0, "As in nestar quantize: every linear layer", 35 },
+    { "search", KEY_SEARCH, NULL, 0, "As in nestar quantize: per block, the scale with the least squared error", 35 },
     { 0 }
 };
 
@@ -70,7 +78,8 @@ static const char doc[] =
     "  nestar elastify ranked/ --budgets 1.0,0.78,0.58 --data mix.jsonl -o nested\n"
     "  nestar elastify ranked/ --budgets 1,0.7,0.5 --axes hidden,expert_ffn,experts --hetero expert_ffn --data mix.jsonl "
     "--steps 4000 --seq 2048 --stage2-steps 1000 --stage2-seq 8192 -o nested\n"
-    "  nestar elastify ranked/ --fixed full --fixed S=hidden=128,expert_ffn=96 --data mix.jsonl -o nested";
+    "  nestar elastify ranked/ --fixed full --fixed S=hidden=128,expert_ffn=96 --data mix.jsonl -o nested\n"
+    "  nestar elastify nested/ --qad nvfp4 --data mix.jsonl --lr 1e-5 --steps 500 -o nested-nvfp4";
 
 static void add(struct argp_state *s, const char *option, const char *const **list, int *n, const char **slots, const char *arg)
 {
@@ -112,6 +121,23 @@ static error_t parse_sizes(int key, char *arg, struct argp_state *s)
     }
 }
 
+static error_t parse_quantised(int key, char *arg, struct argp_state *s)
+{
+    args *a = s->input;
+    ns_quantize_opts *q = &a->o.qad;
+    switch (key) {
+    case KEY_QAD:
+        if (strcmp(arg, "fp8") != 0 && strcmp(arg, "nvfp4") != 0)
+            argp_error(s, "--qad: \"%s\" is neither fp8 nor nvfp4", arg);
+        q->format = arg;
+        return 0;
+    case KEY_KEEP: add(s, "--keep", &q->keep, &q->n_keep, a->keep, arg); return 0;
+    case KEY_ALL: q->all = true; return 0;
+    case KEY_SEARCH: q->search = true; return 0;
+    default: return parse_sizes(key, arg, s);
+    }
+}
+
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
     args *a = s->input;
@@ -125,6 +151,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_FREEZE: o->freeze_router = true; return 0;
     case KEY_SWITCH: o->change = ns_cli_real(s, "--switch", arg, 0, 1); return 0;
     case KEY_TEMPERATURE: o->temperature = ns_cli_real(s, "--temperature", arg, 1e-3, 1e3); return 0;
+    case KEY_TEACHER: a->teacher = arg; return 0;
+    case KEY_SAME: o->same_size = true; return 0;
     case KEY_CE: o->ce = ns_cli_real(s, "--ce", arg, 0, INFINITY); return 0;
     case KEY_ALPHA: o->alpha = ns_cli_real(s, "--alpha", arg, 0, INFINITY); return 0;
     case KEY_ROUTER_LR: o->router_lr = ns_cli_real(s, "--router-lr", arg, 0, INFINITY); return 0;
@@ -135,9 +163,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case ARGP_KEY_END:
         ns_cli_required(s, a->path, "PARENT");
         ns_cli_required(s, a->out, "-o DIR");
-        ns_cli_required(s, a->o.sizes.n_fixed ? "" : a->o.sizes.budgets, "--budgets or --fixed");
+        if (!o->qad.format && (o->qad.all || o->qad.search || o->qad.n_keep))
+            argp_error(s, "--all, --search and --keep say what --qad quantises");
         return 0;
-    default: return parse_sizes(key, arg, s);
+    default: return parse_quantised(key, arg, s);
     }
 }
 
@@ -179,6 +208,7 @@ static int elastify(args *a, ns_comm *comm, ns_err *e)
     ns_elastify_opts *o = &a->o;
     ns_cli_steps steps = ns_cli_steps_start(a->train.json, 0);
     ns_tokenizer *tok = NULL;
+    ns_ckpt *teacher = NULL;
     json_t *report = NULL;
     o->train = a->train.o;
     o->train.on_step = ns_cli_steps_show;
@@ -194,6 +224,8 @@ static int elastify(args *a, ns_comm *comm, ns_err *e)
         ns_log_sink(NULL, NULL); /* the same notes on every rank: said once */
     ns_ckpt *c = ns_ckpt_open(a->path, NULL, e);
     int rc = c ? ns_cli_train_tokenizer(a->path, &tok, e) : -1;
+    if (rc == 0 && a->teacher)
+        rc = (o->teacher = teacher = ns_ckpt_open(a->teacher, NULL, e)) ? 0 : -1;
     bool failed = rc != 0;
     if (ns_comm_any(comm, &failed, e) != 0 || failed)
         rc = rc != 0 ? rc : ns_fail(e, NS_ECANCELLED, "another rank failed");
@@ -207,6 +239,7 @@ static int elastify(args *a, ns_comm *comm, ns_err *e)
     }
     json_decref(report);
     ns_tokenizer_free(tok);
+    ns_ckpt_close(teacher);
     ns_ckpt_close(c);
     return rc;
 }

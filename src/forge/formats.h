@@ -1,4 +1,4 @@
-/* Inside forge/: which format each weight has or gets, as quantisation configs say it. */
+/* Which format each weight has or gets, as quantisation configs say it. */
 #ifndef NS_FORGE_FORMATS_H
 #define NS_FORGE_FORMATS_H
 #include "nest/cut.h"

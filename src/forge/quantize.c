@@ -53,6 +53,12 @@ static bool is_quantised(ns_dtype t)
     return t == NS_NVFP4 || t == NS_F8_E4M3;
 }
 
+/* Of a weight that stays plain. The router's correction is F32 in every published checkpoint: it decides near ties. */
+static ns_dtype plain_dtype(const quantizer *q, const ns_bound *b, ns_role r)
+{
+    return q->o->bf16 && r != NS_W_GATE_CORRECTION ? NS_BF16 : b->mat.dtype;
+}
+
 /* A scalar of the statistics; absent is an error: the file was made for another checkpoint, or with other exclusions. */
 static int calib_scale(quantizer *q, int layer, ns_role r, int expert, const char *part, float divide, float *out)
 {
@@ -80,12 +86,6 @@ static int declare(quantizer *q, int layer, ns_role r, int expert, const char *p
 static int declare_quantised(quantizer *q, int layer, ns_role r, int expert, const ns_bound *b, ns_dtype t)
 {
     const bool fp4 = t == NS_NVFP4;
-    char name[300];
-    if (fp4 && b->mat.cols % 16 != 0) {
-        ns_weight_name(layer, r, expert, name, sizeof name);
-        return ns_fail(q->e, NS_EINVAL, "%s: %d columns cannot be stored as NVFP4, they must be a multiple of 16 (--keep leaves it as it is)",
-                       name, b->mat.cols);
-    }
     if (declare(q, layer, r, expert, "weight", fp4 ? NS_U8 : t, 2, (int64_t[]){ b->mat.rows, fp4 ? b->mat.cols / 2 : b->mat.cols }) != 0)
         return -1;
     if (fp4 && (declare(q, layer, r, expert, "weight_scale", NS_F8_E4M3, 2, (int64_t[]){ b->mat.rows, b->mat.cols / 16 }) != 0 ||
@@ -103,15 +103,13 @@ static int declare_weight(void *ctx, int layer, ns_role r, int expert)
     const ns_format f = ns_formats_get(&q->formats, layer, r, expert);
     char name[300];
     ns_weight_name(layer, r, expert, name, sizeof name);
-    if (is_quantised(b->mat.dtype))
-        return ns_fail(q->e, NS_EINVAL, "%s: is %s already; quantise from the plain checkpoint", name, ns_dtype_name(b->mat.dtype));
     int rc;
     if (is_quantised(f.dtype)) {
         rc = declare_quantised(q, layer, r, expert, b, f.dtype);
     } else if (b->expert_index >= 0) { /* fused over experts: written one by one, as ModelOpt does */
-        rc = ns_writer_declare(q->w, name, b->mat.dtype, 2, (int64_t[]){ b->mat.rows, b->mat.cols }, q->e);
+        rc = ns_writer_declare(q->w, name, plain_dtype(q, b, r), 2, (int64_t[]){ b->mat.rows, b->mat.cols }, q->e);
     } else {
-        rc = ns_writer_declare(q->w, name, b->tensor->dtype, b->tensor->n_dims, b->tensor->shape, q->e);
+        rc = ns_writer_declare(q->w, name, plain_dtype(q, b, r), b->tensor->n_dims, b->tensor->shape, q->e);
     }
     if (rc == 0 && q->o->kv_fp8 && (r == NS_W_K || r == NS_W_V))
         rc = declare(q, layer, r, 0, r == NS_W_K ? "k_scale" : "v_scale", NS_F32, 1, (int64_t[]){ 1 });
@@ -172,10 +170,8 @@ static void task_encode(void *ctx, int i, int thread)
     for (int r = from; x && r < to; r++) {
         ns_row_decode(t->m, t->row0 + r, 0, n, x);
         uint8_t *out = t->out + (size_t)r * row;
-        if (t->dtype == NS_NVFP4)
-            ns_row_encode_nvfp4(x, n, t->global_scale, t->search, out, t->scales + (size_t)r * blocks, &t->squares[i], &t->error[i]);
-        else
-            ns_row_encode_fp8(x, n, t->global_scale, out, &t->squares[i], &t->error[i]);
+        ns_row_encode(t->dtype, x, n, t->global_scale, t->search, out, t->scales ? t->scales + (size_t)r * blocks : NULL, &t->squares[i],
+                      &t->error[i]);
     }
     free(x);
 }
@@ -247,8 +243,7 @@ static int write_matrix(quantizer *q, const ns_mat *m, const char *name, ns_dtyp
     float amax = 0;
     if (find_amax(q, m, name, &amax) != 0 || reserve_scales(q, blocks * (size_t)m->rows) != 0 || begin(q) != 0)
         return -1;
-    /* A zero matrix gets scale 1, as ModelOpt leaves it; its codes are zeros under any scale. */
-    const float scale = amax > 0 ? amax / (fp4 ? 6 * 448 : 448) : 1;
+    const float scale = ns_global_scale(dtype, amax);
     uint8_t *out = row > PIECE ? malloc(row) : q->out;
     int rc = out ? 0 : no_memory(q);
     for (int r0 = 0; rc == 0 && r0 < m->rows; r0 += step) {
@@ -267,15 +262,34 @@ static int write_matrix(quantizer *q, const ns_mat *m, const char *name, ns_dtyp
     return rc ? rc : write_scalar(q, scale);
 }
 
-static int copy_plain(quantizer *q, const ns_bound *b)
+static int write_bf16(quantizer *q, const ns_mat *m)
+{
+    const size_t n = (size_t)m->cols;
+    float *x = malloc(n * sizeof *x);
+    uint16_t *out = malloc(n * sizeof *out);
+    int rc = !x || !out ? no_memory(q) : begin(q);
+    for (int r = 0; rc == 0 && r < m->rows; r++) {
+        ns_row_decode(m, r, 0, m->cols, x);
+        for (size_t i = 0; i < n; i++)
+            out[i] = ns_f32_to_bf16(x[i]);
+        rc = ns_writer_append(q->w, out, n * sizeof *out, q->e);
+    }
+    free(x);
+    free(out);
+    return rc;
+}
+
+static int copy_plain(quantizer *q, const ns_bound *b, ns_role r)
 {
     const size_t row = ns_dtype_row_bytes(b->mat.dtype, (size_t)b->mat.cols);
+    if (plain_dtype(q, b, r) != b->mat.dtype)
+        return write_bf16(q, &b->mat);
     if (begin(q) != 0)
         return -1;
     if (b->expert_index < 0 || b->mat.stride == row)
         return ns_writer_append(q->w, b->mat.data, b->expert_index < 0 ? b->tensor->bytes : row * (size_t)b->mat.rows, q->e);
-    for (int r = 0; r < b->mat.rows; r++)
-        if (ns_writer_append(q->w, b->mat.data + (size_t)r * b->mat.stride, row, q->e) != 0)
+    for (int i = 0; i < b->mat.rows; i++)
+        if (ns_writer_append(q->w, b->mat.data + (size_t)i * b->mat.stride, row, q->e) != 0)
             return -1;
     return 0;
 }
@@ -288,7 +302,7 @@ static int write_weight(void *ctx, int layer, ns_role r, int expert)
     char name[300];
     float scale;
     ns_weight_name(layer, r, expert, name, sizeof name);
-    int rc = is_quantised(f.dtype) ? write_matrix(q, &b->mat, name, f.dtype) : copy_plain(q, b);
+    int rc = is_quantised(f.dtype) ? write_matrix(q, &b->mat, name, f.dtype) : copy_plain(q, b, r);
     if (rc == 0 && is_quantised(f.dtype) && q->calib) {
         rc = calib_scale(q, layer, r, expert, "input_amax", f.dtype == NS_NVFP4 ? 6 * 448 : 448, &scale);
         rc = rc ? rc : write_scalar(q, scale);
@@ -301,26 +315,6 @@ static int write_weight(void *ctx, int layer, ns_role r, int expert)
 }
 
 /* ---- the folder ---- */
-
-static int choose_formats(quantizer *q)
-{
-    const bool fp8 = strcmp(q->o->format, "fp8") == 0, fp4 = strcmp(q->o->format, "nvfp4") == 0;
-    if (!fp8 && !fp4)
-        return ns_fail(q->e, NS_EINVAL, "unknown format \"%s\": fp8 or nvfp4", q->o->format);
-    if (q->o->kv_fp8 && !q->o->calib)
-        return ns_fail(q->e, NS_EINVAL, "an FP8 KV cache needs the statistics of a calibration");
-    q->hf_quant = ns_formats_config(q->c->arch, fp8 ? "FP8" : q->o->calib ? "NVFP4" : "W4A16_NVFP4", q->o->all, q->e);
-    if (!q->hf_quant)
-        return -1;
-    json_t *in = json_object_get(q->hf_quant, "quantization"), *exclude = json_object_get(in, "exclude_modules");
-    if (fp4)
-        json_object_set_new(in, "group_size", json_integer(16));
-    json_object_set_new(in, "kv_cache_quant_algo", q->o->kv_fp8 ? json_string("FP8") : json_null());
-    for (int i = 0; i < q->o->n_keep; i++)
-        if (json_array_append_new(exclude, json_string(q->o->keep[i])) != 0)
-            return no_memory(q);
-    return ns_formats_open(&q->formats, q->hf_quant, q->c->arch->config, q->e);
-}
 
 /* Every named size must still be a size of the result: a width that splits a block is found before anything is written. */
 static int check_sizes(quantizer *q)
@@ -377,7 +371,7 @@ int ns_quantize(const ns_ckpt *c, const ns_quantize_opts *o, const char *out_dir
 {
     quantizer q = { .c = c, .o = o, .e = e };
     ns_outdir dir = { 0 };
-    int rc = choose_formats(&q);
+    int rc = ns_quantize_plan(c, o, &q.hf_quant, &q.formats, e);
     if (rc == 0)
         rc = check_sizes(&q);
     if (rc == 0 && o->calib)

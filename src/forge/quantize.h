@@ -5,6 +5,7 @@
 #ifndef NS_FORGE_QUANTIZE_H
 #define NS_FORGE_QUANTIZE_H
 #include "ckpt/ckpt.h"
+#include "forge/formats.h"
 
 typedef struct ns_quantize_opts {
     const char *format;      /* "fp8" or "nvfp4" */
@@ -16,6 +17,7 @@ typedef struct ns_quantize_opts {
     const char *calib;
     bool kv_fp8;             /* k_scale and v_scale, and kv_cache_quant_algo FP8; needs calib */
     bool search;             /* NVFP4: of the block scales near amax/6, the one with the least squared error */
+    bool bf16;               /* what is not quantised is rounded to BF16; else it is copied */
     int threads;             /* 0: the cores */
     size_t max_shard_bytes;  /* 0: the writer's default */
     void (*progress)(void *ctx, size_t done, size_t total); /* bytes written; may be NULL */
@@ -29,6 +31,9 @@ typedef struct ns_quantize_report {
     size_t bytes_in, bytes_out;
 } ns_quantize_report;
 
+/* What becomes of each weight: a new quantisation config, and the formats that it asks for (which borrow from it). Refused by name: a
+ * checkpoint that is quantised already, and rows that a block would split. */
+int ns_quantize_plan(const ns_ckpt *c, const ns_quantize_opts *o, json_t **hf_quant, ns_formats *formats, ns_err *e);
 /* The folder appears complete or not at all; nest.json and the text files are copied. A checkpoint that is quantised already, a cut that a
  * block would split, and a weight that is not finite are refused by name. `report` may be NULL. */
 int ns_quantize(const ns_ckpt *c, const ns_quantize_opts *o, const char *out_dir, ns_quantize_report *report, ns_err *e);

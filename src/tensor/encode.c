@@ -85,3 +85,17 @@ void ns_row_encode_nvfp4(const float *x, int n, float global_scale, bool search,
     *squares += ss;
     *error += se;
 }
+
+void ns_row_encode(ns_dtype t, const float *x, int n, float global_scale, bool search, uint8_t *q, uint8_t *scale, double *squares,
+                   double *error)
+{
+    if (t == NS_NVFP4)
+        ns_row_encode_nvfp4(x, n, global_scale, search, q, scale, squares, error);
+    else
+        ns_row_encode_fp8(x, n, global_scale, q, squares, error);
+}
+
+float ns_global_scale(ns_dtype t, float amax)
+{
+    return amax == 0 ? 1 : amax / (t == NS_NVFP4 ? 6 * 448 : 448);
+}

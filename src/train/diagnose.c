@@ -63,7 +63,7 @@ void ns_diagnose_pack(ns_trainer *t, ns_worker *k, const ns_pack *pack, ns_err *
         snprintf(where, sizeof where, "tensor %s holds a value that is not finite", name);
     } else {
         ns_net_tap(k->net, look, &f);
-        ns_net_forward(k->net, t->w, t->mask ? &k->mask : NULL, &pack->seqs);
+        ns_net_forward(k->net, t->run, t->mask ? &k->mask : NULL, &pack->seqs);
         ns_net_tap(k->net, NULL, NULL);
         describe(t->p->arch, &f, where, sizeof where);
     }

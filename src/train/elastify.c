@@ -10,6 +10,7 @@
 #include "forge/folder.h"
 #include "train/elastify_objective.h"
 #include "train/folder_io.h"
+#include "train/qad.h"
 
 ns_elastify_opts ns_elastify_defaults(void)
 {
@@ -30,6 +31,8 @@ typedef struct elastify {
     ns_comm *comm;
     ns_params p;
     ns_real *w, *teacher;
+    ns_quantize_opts qad_opts;
+    ns_qad qad;
     ns_elastic_plan plan;
     ns_elastic_learner learner;
     ns_data *data;   /* of the last stage */
@@ -99,12 +102,14 @@ static int run_stage(elastify *s, int stage)
     ns_elastic_stage st = { .arch = s->c->arch, .o = o, .plan = &s->plan, .learner = &s->learner, .train = &t, .stage = stage, .soft = soft,
                             .first = stage == 1 ? s->steps : 0, .total = s->steps + (o->freeze_router ? 0 : o->stage2_steps),
                             .ranks = ns_comm_size(s->comm) };
-    ns_objective obj;
+    ns_objective obj = { 0 };
     ns_buf dir = { 0 };
     ns_buf_addf(&dir, "%s/stage%d", s->run, stage + 1);
     int rc = dir.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : 0;
     if (rc == 0)
         rc = ns_elastic_stage_init(&st, s->teacher, &obj, s->e);
+    obj.qad = o->qad.format ? &s->qad : NULL;
+    obj.teacher_masked = o->same_size;
     if ((rc = agree(s, rc)) == 0)
         rc = ns_train(&s->p, s->w, s->data, &obj, &t, dir.data, o->resume, s->comm, s->e);
     ns_elastic_stage_release(&st);
@@ -134,6 +139,12 @@ static int run_stages(elastify *s)
 
 /* ---- what came out ---- */
 
+/* As the checkpoint will hold them. */
+static const ns_real *weights(const elastify *s)
+{
+    return s->o->qad.format ? s->qad.seen : s->w;
+}
+
 static int evaluate(elastify *s)
 {
     const ns_train_opts t = stage_opts(s, s->o->stage2_steps > 0);
@@ -141,7 +152,7 @@ static int evaluate(elastify *s)
     int rc = s->o->hold_out > 0 ? ns_mask_init(s->c->arch, &mask, s->e) : 0;
     for (int i = 0; rc == 0 && s->o->hold_out > 0 && i < s->plan.n; i++) {
         ns_mask_set_cut(s->c->arch, &s->plan.size[i].cut, &mask);
-        rc = ns_train_eval(&s->p, s->w, s->teacher, &mask, NULL, s->data, &t, s->comm, &s->held[i], s->e);
+        rc = ns_train_eval(&s->p, weights(s), s->teacher, &mask, NULL, s->data, &t, s->comm, &s->held[i], s->e);
     }
     ns_mask_release(&mask);
     return rc;
@@ -164,7 +175,7 @@ static int evaluate_pairs(elastify *s)
     for (int i = 0; rc == 0 && i < n * n; i++) {
         ns_mask_set_cut(s->c->arch, &s->plan.size[i / n].cut, &from);
         ns_mask_set_cut(s->c->arch, &s->plan.size[i % n].cut, &to);
-        rc = ns_train_eval(&s->p, s->w, s->teacher, &to, &from, s->data, &t, s->comm, &s->pairs[i], s->e);
+        rc = ns_train_eval(&s->p, weights(s), s->teacher, &to, &from, s->data, &t, s->comm, &s->pairs[i], s->e);
     }
     ns_mask_release(&from);
     ns_mask_release(&to);
@@ -246,7 +257,8 @@ static void name_of(const elastify *s, int i, const ns_cut *full, char *out, siz
 
 static json_t *nest_json(elastify *s)
 {
-    ns_variants v = { .v = calloc((size_t)s->plan.n, sizeof *v.v), .router = s->plan.router };
+    ns_variants v = { .v = calloc((size_t)s->plan.n, sizeof *v.v), .router = s->plan.router,
+                      .handover = s->o->change > 0 ? NS_HANDOVER_CACHE : NS_HANDOVER_AUTO };
     char name[NS_ELASTIC_MAX][64];
     ns_cut full = { 0 };
     json_t *nest = NULL;
@@ -266,10 +278,28 @@ static json_t *nest_json(elastify *s)
     return nest;
 }
 
+/* The parent's sizes as they were, the router too; trained now to go on from each other's caches, if they are. */
+static int copy_nest(const elastify *s, const char *dir, ns_err *e)
+{
+    ns_buf path = { 0 };
+    json_t *nest = NULL;
+    int rc = ns_folder_copy_nest(s->c->dir, dir, e);
+    if (rc == 0 && s->o->change > 0) {
+        ns_path_join(&path, dir, "nest.json");
+        nest = path.failed ? NULL : ns_json_open(path.data, false, e);
+        rc = nest && json_object_set_new(nest, "handover", json_string("cache")) == 0 ? ns_folder_json(dir, "nest.json", nest, e) : -1;
+    }
+    json_decref(nest);
+    ns_buf_release(&path);
+    return rc;
+}
+
 static int add_nest(void *ctx, const char *dir, ns_err *e)
 {
     elastify *s = ctx;
     ns_buf path = { 0 };
+    if (ns_elastic_own_sizes(&s->o->sizes))
+        return copy_nest(s, dir, e);
     json_t *nest = nest_json(s);
     int rc = nest ? ns_folder_json(dir, "nest.json", nest, e) : -1;
     ns_path_join(&path, dir, "router.safetensors");
@@ -280,17 +310,54 @@ static int add_nest(void *ctx, const char *dir, ns_err *e)
     return rc;
 }
 
+/* Quantised from F32: BF16 in between would round to other weights than those that were trained. `config` is already the result's. */
+static int save_quantised(elastify *s, const json_t *config)
+{
+    ns_buf path = { 0 };
+    ns_outdir between = { 0 }; /* never committed */
+    ns_ckpt *c = NULL;
+    ns_path_join(&path, s->run, "f32");
+    int rc = path.failed ? ns_fail(s->e, NS_ENOMEM, "%s: out of memory", s->run) : ns_outdir_open(&between, path.data, s->e);
+    if (rc == 0)
+        rc = ns_params_save(&s->p, s->w, config, NS_F32, s->c->dir, add_nest, s, between.tmp, s->e);
+    if (rc == 0)
+        rc = (c = ns_ckpt_open(between.tmp, NULL, s->e)) ? 0 : -1;
+    if (rc == 0)
+        rc = ns_quantize(c, &s->qad_opts, s->out, NULL, s->e);
+    ns_ckpt_close(c);
+    ns_outdir_release(&between);
+    ns_buf_release(&path);
+    return rc;
+}
+
 static int save(elastify *s)
 {
     if (ns_comm_rank(s->comm) != 0)
         return 0;
     json_t *config = ns_params_config(s->c->arch->config, s->o->dtype, s->e);
-    int rc = config ? ns_params_save(&s->p, s->w, config, s->o->dtype, s->c->dir, add_nest, s, s->out, s->e) : -1;
+    int rc = !config ? -1 : s->o->qad.format ? save_quantised(s, config)
+                     : ns_params_save(&s->p, s->w, config, s->o->dtype, s->c->dir, add_nest, s, s->out, s->e);
     json_decref(config);
     return rc;
 }
 
 /* ---- */
+
+/* Every size must be one of the quantised checkpoint, too. */
+static int prepare_qad(elastify *s)
+{
+    s->qad_opts = s->o->qad;
+    s->qad_opts.bf16 = s->o->dtype == NS_BF16;
+    s->qad_opts.threads = s->o->train.workers;
+    if (s->plan.router)
+        return ns_fail(s->e, NS_EINVAL, "the router learns without quantisation; then its sizes are distilled quantised");
+    if (ns_qad_init(&s->qad, s->c, &s->p, &s->qad_opts, s->e) < 0)
+        return -1;
+    for (int i = 0; i < s->plan.n; i++)
+        if (ns_cut_validate(s->c->arch, &s->plan.size[i].cut, ns_formats_dtype_of, &s->qad.formats, s->e) < 0)
+            return ns_err_wrap(s->e, "size %s", s->plan.size[i].name);
+    return 0;
+}
 
 static int prepare(elastify *s)
 {
@@ -298,6 +365,8 @@ static int prepare(elastify *s)
     ns_buf run = { 0 };
     if (ns_elastic_plan_make(s->c, &o->sizes, &s->plan, s->e) < 0 || ns_params_plan(s->c->arch, &s->p, s->e) < 0)
         return -1;
+    if (o->qad.format && prepare_qad(s) < 0)
+        return ns_err_wrap(s->e, "--qad %s", o->qad.format);
     if (o->freeze_router && (!s->plan.router || o->stage2_steps == 0))
         return ns_fail(s->e, NS_EINVAL, "--freeze-router: there is %s", s->plan.router ? "no second stage" : "no router");
     if (ns_elastic_check_change(s->c->arch, &s->plan, o, !s->plan.router, s->e) < 0)
@@ -310,11 +379,10 @@ static int prepare(elastify *s)
     s->teacher = ns_alloc_aligned(s->p.count * sizeof *s->teacher);
     if (run.failed || !s->w || !s->teacher)
         return ns_fail(s->e, NS_ENOMEM, "two copies of %zu parameters: out of memory", s->p.count);
+    if (ns_params_load(&s->p, s->c, s->w, s->e) < 0 || ns_params_load(&s->p, o->teacher ? o->teacher : s->c, s->teacher, s->e) < 0)
+        return -1;
     if (ns_comm_rank(s->comm) == 0 && mkdir(s->run, 0777) != 0 && !ns_dir_exists(s->run))
         return ns_fail_errno(s->e, "%s", s->run);
-    if (ns_params_load(&s->p, s->c, s->teacher, s->e) < 0)
-        return -1;
-    memcpy(s->w, s->teacher, s->p.count * sizeof *s->w);
     return ns_elastic_learner_init(s->c->arch, s->plan.router, &s->learner, s->e);
 }
 
@@ -347,6 +415,7 @@ int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastif
     ns_data_free(s.data);
     ns_elastic_learner_release(&s.learner);
     ns_elastic_plan_release(&s.plan);
+    ns_qad_release(&s.qad);
     ns_params_release(&s.p);
     free(s.w);
     free(s.teacher);

@@ -20,6 +20,10 @@ typedef struct ns_elastify_opts {
     double stage2_lr;        /* 0: 0.7 of stage one's, as published */
 
     double temperature;      /* of the distillation */
+    const ns_ckpt *teacher;  /* of the parent's architecture; NULL: the parent */
+    bool same_size;          /* each size is taught by the teacher's same size; else by the whole teacher */
+    ns_quantize_opts qad;    /* format NULL: none. Else sizes are distilled as a checkpoint quantised like this would run them, and such a
+                                checkpoint is what is written; no router learns meanwhile. bf16 and threads follow from what is below */
     double ce;               /* share of cross-entropy beside it */
     double alpha;            /* weight of the budget loss */
     double router_lr;        /* follows the model's schedule in its shape */
@@ -37,7 +41,8 @@ typedef struct ns_elastify_opts {
 } ns_elastify_opts;
 ns_elastify_opts ns_elastify_defaults(void);
 
-/* Writes OUT: a folder as transformers reads it, with nest.json and, unless sizes were given, router.safetensors. `tok` may be NULL when
+/* Sizes that are the parent's own (no --fixed, no --budgets) keep their nest.json and router.
+ * Writes OUT: a folder as transformers reads it, with nest.json and, unless sizes were given, router.safetensors. `tok` may be NULL when
  * all data has ids. *report (may be NULL) receives sizes, costs and held-out losses, on rank 0. */
 int ns_elastify(const ns_ckpt *parent, const ns_tokenizer *tok, const ns_elastify_opts *o, const char *out, ns_comm *comm, json_t **report,
                 ns_err *e);

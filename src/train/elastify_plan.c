@@ -26,8 +26,6 @@ static int read_budgets(ns_elastic_planner *k)
 {
     double b[NS_ELASTIC_MAX];
     int n;
-    if (!k->o->budgets)
-        return ns_fail(k->e, NS_EINVAL, "--budgets is missing");
     if (ns_parse_numbers(k->o->budgets, b, NS_ELASTIC_MAX, &n, k->e) < 0)
         return ns_err_wrap(k->e, "--budgets");
     qsort(b, (size_t)n, sizeof *b, descending);
@@ -109,6 +107,23 @@ static int fixed_sizes(ns_elastic_planner *k)
     for (int i = 0; i < k->o->n_fixed; i++)
         if (add_fixed(k, k->o->fixed[i]) < 0)
             return ns_err_wrap(k->e, "--fixed %.100s", k->o->fixed[i]);
+    qsort(k->out->size, (size_t)k->out->n, sizeof *k->out->size, largest_first);
+    return 0;
+}
+
+/* ---- the checkpoint's own sizes ---- */
+
+static int own_sizes(ns_elastic_planner *k)
+{
+    const ns_variants *v = &k->c->variants;
+    if (v->n > NS_ELASTIC_MAX)
+        return ns_fail(k->e, NS_EINVAL, "%s: more than %d sizes", k->c->dir, NS_ELASTIC_MAX);
+    for (; k->out->n < v->n; k->out->n++) {
+        ns_elastic_size *s = &k->out->size[k->out->n];
+        snprintf(s->name, sizeof s->name, "%s", v->v[k->out->n].name);
+        if (ns_cut_copy(&v->v[k->out->n].cut, &s->cut, k->e) < 0 || share_of(k, &s->cut, &s->budget) < 0)
+            return -1;
+    }
     qsort(k->out->size, (size_t)k->out->n, sizeof *k->out->size, largest_first);
     return 0;
 }
@@ -287,6 +302,13 @@ static int keep_only(ns_elastic_planner *k)
 static int check_modes(const ns_elastic_planner *k)
 {
     const ns_elastic_opts *o = k->o;
+    if (o->uniform && !o->budgets)
+        return ns_fail(k->e, NS_EINVAL, "--uniform needs --budgets");
+    if (ns_elastic_own_sizes(o) && strcmp(k->c->variants.source, "nest.json") != 0)
+        return ns_fail(k->e, NS_EINVAL, "%s has no sizes of its own (nest.json): give --budgets or --fixed", k->c->dir);
+    if (ns_elastic_own_sizes(o) && (o->axes || o->n_choices || o->hetero || o->names || o->depth_order))
+        return ns_fail(k->e, NS_EINVAL, "without --budgets and --fixed the sizes are those of nest.json: there is no choice of axes, widths "
+                       "or names");
     if (o->n_fixed && (o->uniform || o->budgets))
         return ns_fail(k->e, NS_EINVAL, "--fixed gives the sizes; --budgets and --uniform look for them");
     if ((o->n_fixed || o->uniform) && (o->n_choices || o->hetero))
@@ -302,14 +324,14 @@ static int make(ns_elastic_planner *k)
     int rc = check_modes(k);
     if (rc == 0)
         rc = ns_budget_plan(k->a, &o->budget, &k->out->budget, k->e);
-    if (rc == 0 && !o->n_fixed)
+    if (rc == 0 && o->budgets)
         rc = ns_elastic_read_axes(k);
     if (rc == 0 && o->depth_order)
         rc = ns_elastic_read_order(k);
     if (rc == 0 && ns_elastic_has_axis(k, NS_ELASTIC_DEPTH) && !o->depth_order)
         rc = ns_fail(k->e, NS_EINVAL, "the axis depth needs --depth-order");
     if (rc == 0)
-        rc = o->n_fixed ? fixed_sizes(k) : o->uniform ? uniform_sizes(k) : routed_sizes(k);
+        rc = o->n_fixed ? fixed_sizes(k) : ns_elastic_own_sizes(o) ? own_sizes(k) : o->uniform ? uniform_sizes(k) : routed_sizes(k);
     if (rc == 0 && o->names && ns_each_part(o->names, set_name, k, k->e) < 0)
         rc = ns_err_wrap(k->e, "--names");
     if (rc == 0)

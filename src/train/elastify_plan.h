@@ -6,7 +6,8 @@
 
 enum { NS_ELASTIC_MAX = NS_ROUTER_MAX_BUDGETS };
 
-/* How sizes are found. Texts are as the options of the command write them (docs/ELASTIFY.md); NULL is the default. */
+/* How sizes are found; with neither budgets nor fixed ones they are the checkpoint's own, those of its nest.json. Texts are as the options
+ * of the command write them (docs/ELASTIFY.md); NULL is the default. */
 typedef struct ns_elastic_opts {
     const char *budgets;        /* "1.0,0.78,0.58": shares of the parent's cost, in any order */
     const char *names;          /* "L,M,S", largest first */
@@ -25,6 +26,10 @@ typedef struct ns_elastic_opts {
     ns_budget_opts budget;
 } ns_elastic_opts;
 ns_elastic_opts ns_elastic_defaults(void);
+static inline bool ns_elastic_own_sizes(const ns_elastic_opts *o)
+{
+    return !o->budgets && !o->n_fixed;
+}
 
 typedef struct ns_elastic_size {
     char name[64];

@@ -50,14 +50,19 @@ static int list_arrays(const ns_trainer *t, ns_real *m, ns_real *v, array *out)
     return n;
 }
 
+static const char *qad_of(const ns_trainer *t)
+{
+    return t->obj && t->obj->qad ? t->obj->qad->about : "";
+}
+
 static json_t *describe(const ns_trainer *t)
 {
     char hash[24];
     snprintf(hash, sizeof hash, "%016" PRIx64, t->data_hash);
-    return json_pack("{s:i, s:I, s:I, s:I, s:f, s:I, s:s, s:s, s:I}", "version", VERSION, "step", (json_int_t)t->step, "tokens",
+    return json_pack("{s:i, s:I, s:I, s:I, s:f, s:I, s:s, s:s, s:I, s:s}", "version", VERSION, "step", (json_int_t)t->step, "tokens",
                      (json_int_t)t->tokens, "position", (json_int_t)ns_data_position(t->data), "running", t->running, "log_bytes",
                      (json_int_t)(t->log ? ftell(t->log) : 0), "data", hash, "optimizer", t->o.optimizer, "seq_tokens",
-                     (json_int_t)t->o.seq_tokens);
+                     (json_int_t)t->o.seq_tokens, "qad", qad_of(t));
 }
 
 /* ---- writing ---- */
@@ -120,14 +125,15 @@ int ns_resume_save(ns_trainer *t, ns_err *e)
 static int read_about(ns_trainer *t, const json_t *about, int64_t *log_bytes, ns_err *e)
 {
     int64_t version, position, seq;
-    const char *hash, *optimizer;
+    const char *hash, *optimizer, *qad;
     char mine[24];
     snprintf(mine, sizeof mine, "%016" PRIx64, t->data_hash);
     if (ns_json_int(about, "version", 0, INT64_MAX, 0, &version, e) != 0 || ns_json_int(about, "step", 0, INT64_MAX, 0, &t->step, e) != 0 ||
         ns_json_int(about, "tokens", 0, INT64_MAX, 0, &t->tokens, e) != 0 ||
         ns_json_int(about, "position", 0, INT64_MAX, 0, &position, e) != 0 || ns_json_real(about, "running", 0, &t->running, e) != 0 ||
         ns_json_int(about, "log_bytes", 0, INT64_MAX, 0, log_bytes, e) != 0 || ns_json_str(about, "data", "", &hash, e) != 0 ||
-        ns_json_str(about, "optimizer", "", &optimizer, e) != 0 || ns_json_int(about, "seq_tokens", 0, INT64_MAX, 0, &seq, e) != 0)
+        ns_json_str(about, "optimizer", "", &optimizer, e) != 0 || ns_json_int(about, "seq_tokens", 0, INT64_MAX, 0, &seq, e) != 0 ||
+        ns_json_str(about, "qad", "", &qad, e) != 0)
         return -1;
     if (version != VERSION)
         return ns_fail(e, NS_EUNSUPPORTED, "written by another version of nestar");
@@ -135,6 +141,8 @@ static int read_about(ns_trainer *t, const json_t *about, int64_t *log_bytes, ns
         return ns_fail(e, NS_EINVAL, "the training data (files, seed, held-out documents) are not those that the run began with");
     if (strcmp(optimizer, t->o.optimizer) != 0)
         return ns_fail(e, NS_EINVAL, "the run began with the optimizer %s, not %s", optimizer, t->o.optimizer);
+    if (strcmp(qad, qad_of(t)) != 0)
+        return ns_fail(e, NS_EINVAL, "the run began with weights quantised as \"%s\", not \"%s\"", qad, qad_of(t));
     if (seq != t->o.seq_tokens)
         return ns_fail(e, NS_EINVAL, "the run began with packs of %lld tokens, not %d", (long long)seq, t->o.seq_tokens);
     ns_data_seek(t->data, position);

@@ -98,17 +98,17 @@ static const ns_pack *part_of(ns_trainer *t, ns_worker *k, int j)
     if (!t->before)
         return pack;
     ns_rng rng = cuts_of(t, ns_comm_rank(t->comm) * t->o.packs + j);
-    return ns_worker_begin(k, t->w, t->before, pack, &rng);
+    return ns_worker_begin(k, t->run, t->before, pack, &rng);
 }
 
 /* `pack` whole, and the part of it that has the loss. */
-static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, const ns_pack *pack, const ns_pack *part)
+static ns_loss_spec spec_of(const ns_trainer *t, ns_worker *k, ns_net_mask *mask, const ns_pack *pack, const ns_pack *part)
 {
     const ns_objective *obj = t->obj;
     ns_loss_spec s = { .target = part->target, .weight = part->weight, .ce = 1, .temperature = 1, .scale = 1 / t->weight };
     if (!obj || !obj->teacher)
         return s;
-    ns_net_forward(k->teacher, obj->teacher, NULL, &pack->seqs);
+    ns_net_forward(k->teacher, obj->teacher, obj->teacher_masked ? mask : NULL, &pack->seqs);
     s.ce = (ns_real)obj->ce;
     s.kd = 1;
     s.temperature = (ns_real)(obj->temperature > 0 ? obj->temperature : 1);
@@ -137,12 +137,12 @@ static void run_worker(void *ctx, int i, int thread)
     for (int j = i; j < t->o.packs; j += t->crew.n) {
         const ns_pack *pack = &t->crew.pack[t->micro * t->o.packs + j], *part = part_of(t, k, j);
         const bool last = last_micro && j + t->crew.n >= t->o.packs;
-        ns_net_forward(k->net, t->w, mask, &part->seqs);
-        const ns_loss_spec spec = spec_of(t, k, pack, part);
-        ns_net_loss(k->net, t->w, mask, &spec, k->g, NULL, &k->loss);
+        ns_net_forward(k->net, t->run, mask, &part->seqs);
+        const ns_loss_spec spec = spec_of(t, k, mask, pack, part);
+        ns_net_loss(k->net, t->run, mask, &spec, k->g, NULL, &k->loss);
         if (k->bad < 0 && !isfinite(k->loss.loss))
             k->bad = j;
-        ns_net_backward(k->net, t->w, mask, k->g, k->g && last ? bucket_done : NULL, t);
+        ns_net_backward(k->net, t->run, mask, k->g, k->g && last ? bucket_done : NULL, t);
     }
 }
 

@@ -134,11 +134,18 @@ static int evaluate(ns_trainer *t, json_t *line, ns_err *e)
     const ns_real *teacher = t->obj ? t->obj->teacher : NULL;
     if (t->o.eval_every <= 0 || (t->step % t->o.eval_every != 0 && t->step != t->o.steps))
         return 0;
-    if (ns_crew_eval(&t->crew, t->w, teacher, NULL, NULL, t->data, t->o.eval_docs, t->comm, &l, e) != 0)
+    if (ns_crew_eval(&t->crew, t->run, teacher, NULL, NULL, t->data, t->o.eval_docs, t->comm, &l, e) != 0)
         return -1;
     put_loss(line, "eval_", &l, teacher != NULL);
     put(line, "eval_ppl", exp(l.ce / l.weight));
     return 0;
+}
+
+/* After every change of w. */
+static void refresh(ns_trainer *t)
+{
+    if (t->obj && t->obj->qad)
+        ns_qad_refresh(t->obj->qad, t->w, t->crew.pool);
 }
 
 static int train_step(ns_trainer *t, ns_err *e)
@@ -146,6 +153,7 @@ static int train_step(ns_trainer *t, ns_err *e)
     const double begin = ns_now();
     if (ns_step_run(t, e) != 0 || ns_update_norm(t, e) != 0 || look(t, e) != 0 || ns_update_apply(t, e) != 0)
         return -1;
+    refresh(t);
     t->step++;
     t->tokens += t->step_tokens;
     json_t *line = describe_step(t, ns_now() - begin);
@@ -165,6 +173,7 @@ static int train_step(ns_trainer *t, ns_err *e)
 static int loop(ns_trainer *t, ns_err *e)
 {
     bool interrupted = false;
+    refresh(t);
     t->began = ns_now();
     t->began_step = t->step;
     while (t->step < t->o.steps && !interrupted) {
@@ -218,6 +227,7 @@ int ns_train(const ns_params *p, ns_real *w, ns_data *data, const ns_objective *
              ns_comm *comm, ns_err *e)
 {
     ns_trainer t = { .p = p, .w = w, .data = data, .obj = obj, .o = *o, .comm = comm, .dir = dir };
+    t.run = obj && obj->qad ? obj->qad->seen : w;
     if (check_options(o, e) != 0)
         return -1;
     t.o.schedule.steps = o->schedule.steps ? o->schedule.steps : o->steps;

@@ -10,6 +10,7 @@
 #include "train/comm.h"
 #include "train/data.h"
 #include "train/optim.h"
+#include "train/qad.h"
 
 /* What is trained, beside the data's own cross-entropy. All callbacks may be NULL. Every rank sees the same calls. */
 typedef struct ns_objective {
@@ -17,6 +18,8 @@ typedef struct ns_objective {
     const ns_real *teacher; /* parameters of a frozen teacher in the same layout: KL to it instead of cross-entropy; NULL */
     double ce;              /* with a teacher: share of cross-entropy added to the KL (0) */
     double temperature;     /* 1 */
+    bool teacher_masked;    /* the teacher runs under the student's mask: each size is taught by the same size */
+    ns_qad *qad;            /* the network runs with qad->seen, which every update makes anew from w; NULL: with w */
     /* The mask of micro-batch `micro` of a step; NULL: none. The trainer gives each worker a copy; asked for once each. */
     const ns_net_mask *(*mask)(void *ctx, int64_t step, int micro);
     /* The mask under which the beginnings of a micro-batch's documents are computed, whose states the rest then goes on from under the mask

@@ -62,6 +62,7 @@ typedef struct ns_stretch {
 typedef struct ns_trainer {
     const ns_params *p;
     ns_real *w;
+    const ns_real *run;       /* what the network runs with: w, or the quantised weights made from it */
     ns_data *data;
     const ns_objective *obj;
     ns_train_opts o;

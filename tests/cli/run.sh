@@ -418,7 +418,7 @@ want "elastify --fixed" 0 "\"name\": \"S\"" "$N" elastify ck $E --fixed full --f
 want "elastify, out of reach" 1 "budget 0.1: the smallest choices" "$N" elastify ck $E --budgets 1,0.1 -o x
 want "elastify, unknown axis" 1 "unknown axis" "$N" elastify ck $E --budgets 1,0.6 --axes width -o x
 want "elastify, depth without an order" 1 "depth-order" "$N" elastify ck $E --budgets 1,0.6 --axes depth -o x
-want "elastify without sizes" 2 "budgets" "$N" elastify ck $E -o x
+want "elastify without sizes" 1 "no sizes of its own" "$N" elastify moe $E -o x
 want "elastify without data" 2 "data" "$N" elastify ck --budgets 1,0.6 -o x
 want "elastify, unknown target" 2 "target" "$N" elastify ck $E --budgets 1,0.6 --target speed -o x
 absent "refused runs leave nothing" x

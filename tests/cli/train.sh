@@ -97,6 +97,45 @@ same "killed, interrupted, resumed: the same bytes" part/model.safetensors whole
 check "and every step once in the log" "$(lines)" -eq 1500
 }
 
+# ---------------------------------------------------------------- quantised training
+
+# shellcheck disable=SC2086
+{
+Q="--data plain.jsonl $small --accum 2 --eval-docs 10 --lr 1e-3"
+want "a nested checkpoint" 0 "" "$N" elastify a $Q --fixed full --fixed S=hidden=16,expert_ffn=16 --steps 2 -o nest
+want "its own sizes, no router" 0 '"name": "S"' "$N" elastify nest $Q --steps 1 --json -o again
+same "are kept" nest/nest.json again/nest.json
+want "qad" 0 "^S " "$N" elastify nest $Q --qad nvfp4 --steps 4 --teacher a --same-size -o qad
+said "writes a quantised checkpoint" NVFP4 qad/hf_quant_config.json
+check "and leaves nothing else" "$(ls qad.train)" = stage1
+want "which runs" 0 "" "$N" run qad --size S --raw -p the -n 4 --seed 1
+want "and is cut by copying" 0 "" "$N" slice qad --size S -o qad-s
+want "still NVFP4" 0 NVFP4 "$N" inspect qad-s
+want "qad without a rate" 0 "" "$N" elastify nest $Q --lr 0 --qad nvfp4 --all --keep '*.layers.0.*' --steps 1 -o still
+want "is quantize" 0 "" "$N" quantize nest --format nvfp4 --all --keep '*.layers.0.*' -o still-q
+same "the same weights" still/model.safetensors still-q/model.safetensors
+same "the same exclusions" still/hf_quant_config.json still-q/hf_quant_config.json
+want "qad to FP8, the rest BF16" 0 "" "$N" elastify nest $Q --qad fp8 --dtype bf16 --steps 1 -o qad8
+want "it has both" 0 "BF16" "$N" inspect qad8
+want "qad whole" 0 "" "$N" elastify nest $Q --qad nvfp4 --steps 60 -o qwhole
+"$N" elastify nest $Q --qad nvfp4 --steps 60 --save-every 5 -o qpart >out 2>err &
+pid=$!
+n=0; while [ $n -lt 600 ] && [ "$(wc -l 2>/dev/null <qpart.train/stage1/log.jsonl || echo 0)" -lt 7 ]; do sleep 0.05; n=$((n + 1)); done
+kill -INT $pid
+wait $pid
+check "qad interrupted: exit status" $? -eq 130
+want "qad resumed with other exclusions" 1 "the run began with weights quantised as" "$N" elastify nest $Q --qad nvfp4 --all --steps 60 --resume -o qpart
+want "qad resumed" 0 "" "$N" elastify nest $Q --qad nvfp4 --steps 60 --resume -o qpart
+same "the same bytes" qwhole/model.safetensors qpart/model.safetensors
+want "qad of a quantised checkpoint" 1 "NVFP4 already" "$N" elastify qad $Q --qad nvfp4 -o x
+want "qad of a size that splits a block" 1 "size S: .*hidden" "$N" elastify nest $Q --qad nvfp4 --fixed full --fixed S=hidden=24 -o x
+want "qad with a router" 1 "router learns without" "$N" elastify nest $Q --qad nvfp4 --budgets 1,0.8 -o x
+want "qad to what" 2 "neither fp8 nor nvfp4" "$N" elastify nest $Q --qad int4 -o x
+want "exclusions without qad" 2 "what --qad quantises" "$N" elastify nest $Q --all -o x
+want "a teacher of other dims" 1 "not of the architecture" "$N" elastify nest $Q --teacher qad-s -o x
+absent "refused runs leave nothing" x
+}
+
 # ---------------------------------------------------------------- several processes
 
 cp "$N" lone # without the module beside it

@@ -510,6 +510,82 @@ static void uniform_sizes(void **state)
     free(out);
 }
 
+/* ---- the teacher ---- */
+
+/* Mean loss of a size over the log's steps that drew it. */
+static double loss_of(const char *out, const char *size)
+{
+    json_t *log = log_of(out, 1);
+    double sum = 0;
+    int n = 0;
+    for (size_t i = 0; i < json_array_size(log); i++) {
+        const json_t *x = json_object_get(json_object_get(json_array_get(log, i), "sizes"), size);
+        sum += json_number_value(x);
+        n += x != NULL;
+    }
+    json_decref(log);
+    assert_true(n > 0);
+    return sum / n;
+}
+
+/* Where nothing moves, a size taught by the same size is at no distance, by the whole model or by another one it is. */
+static void teachers(void **state)
+{
+    static const char *const sizes[] = { "full", "S=hidden=16,expert_ffn=24" };
+    (void)state;
+    tiny_opts t = tiny_defaults();
+    t.pattern = "ME*M-E";
+    t.hidden = 32;
+    t.seed = 77;
+    ns_ckpt *other = tiny_open(tiny_base, "other", &t);
+    ns_elastify_opts o = options(4, 0);
+    o.sizes = (ns_elastic_opts){ .fixed = sizes, .n_fixed = 2 };
+    o.train.schedule = (ns_schedule){ 0 };
+    char *whole = elastify("whole-teacher", &o, NULL);
+    o.same_size = true;
+    char *same = elastify("same-teacher", &o, NULL);
+    o.teacher = other;
+    char *by_other = elastify("other-teacher", &o, NULL);
+    assert_true(fabs(loss_of(whole, "full")) < 1e-6 && loss_of(whole, "S") > 1e-3);
+    assert_true(fabs(loss_of(same, "full")) < 1e-6 && fabs(loss_of(same, "S")) < 1e-6);
+    assert_true(loss_of(by_other, "full") > 1e-3 && loss_of(by_other, "S") > 1e-3);
+    ns_ckpt_close(other);
+    free(whole);
+    free(same);
+    free(by_other);
+}
+
+/* With neither budgets nor fixed sizes they are the checkpoint's, and stay with their router. */
+static void own_sizes(void **state)
+{
+    static const char *const files[] = { "nest.json", "router.safetensors" };
+    (void)state;
+    ns_err e = { 0 };
+    ns_elastify_opts o = options(6, 0);
+    char *nested = elastify("nested", &o, NULL), *on = tiny_path(tiny_base, "on");
+    ns_ckpt *c = ns_ckpt_open(nested, NULL, &e);
+    assert_non_null(c);
+    json_t *report = NULL;
+    o.sizes = (ns_elastic_opts){ 0 };
+    if (ns_elastify(c, NULL, &o, on, comm, &report, &e) != 0)
+        fail_msg("%s", e.msg);
+    for (int i = 0; i < 2; i++)
+        same_file(nested, on, files[i]);
+    const json_t *list = json_object_get(report, "sizes");
+    assert_int_equal(json_array_size(list), c->variants.n);
+    for (int i = 0; i < c->variants.n; i++)
+        assert_string_equal(json_string_value(json_object_get(json_array_get(list, (size_t)i), "name")), c->variants.v[i].name);
+    json_decref(report);
+    o.sizes.axes = "hidden";
+    char *out = tiny_path(tiny_base, "axes");
+    assert_int_equal(ns_elastify(c, NULL, &o, out, comm, NULL, &e), -1);
+    assert_non_null(strstr(e.msg, "the sizes are those of nest.json"));
+    ns_ckpt_close(c);
+    free(out);
+    free(on);
+    free(nested);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -533,6 +609,7 @@ int main(void)
         cmocka_unit_test(only_one_size),              cmocka_unit_test(frozen_router),        cmocka_unit_test(uniform_sizes),
         cmocka_unit_test(refusals),                   cmocka_unit_test(changes_of_size),
         cmocka_unit_test(changes_resume_and_spread),  cmocka_unit_test(change_refusals),
+        cmocka_unit_test(teachers),                   cmocka_unit_test(own_sizes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

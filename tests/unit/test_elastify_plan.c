@@ -148,7 +148,8 @@ static void refusals(void **state)
 #define LIST(...) .choices = TEXTS(__VA_ARGS__), .n_choices = sizeof(TEXTS(__VA_ARGS__)) / sizeof(char *)
 #define FIXED(...) .fixed = TEXTS(__VA_ARGS__), .n_fixed = sizeof(TEXTS(__VA_ARGS__)) / sizeof(char *)
     const struct { ns_elastic_opts o; const char *expect; } cases[] = {
-        { { .budgets = NULL }, "--budgets is missing" },
+        { { .budgets = NULL }, "has no sizes of its own (nest.json): give --budgets or --fixed" },
+        { { .uniform = true }, "--uniform needs --budgets" },
         { { .budgets = "1,x" }, "--budgets: \"x\" is not a number" },
         { { .budgets = "1,0" }, "--budgets: 0 is not a share" },
         { { .budgets = "1,1.2" }, "--budgets: 1.2 is not a share" },

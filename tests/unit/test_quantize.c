@@ -128,6 +128,40 @@ static void numbers_are_those_of_the_format(void **state)
     ns_ckpt_close(c);
 }
 
+static int check_rest(void *ctx, int layer, ns_role r, int expert)
+{
+    pair *p = ctx;
+    const ns_bound *a = ns_ckpt_weight(p->from, layer, r, expert), *b = ns_ckpt_weight(p->to, layer, r, expert);
+    float x[256], y[256];
+    if (b->mat.dtype == NS_NVFP4)
+        return 0;
+    p->quantised++;
+    assert_int_equal(b->mat.dtype, r == NS_W_GATE_CORRECTION ? NS_F32 : NS_BF16);
+    assert_int_equal(b->tensor->n_dims, a->tensor->n_dims);
+    assert_true(a->mat.cols <= 256);
+    for (int row = 0; row < a->mat.rows; row++) {
+        ns_row_decode(&a->mat, row, 0, a->mat.cols, x);
+        ns_row_decode(&b->mat, row, 0, a->mat.cols, y);
+        for (int i = 0; i < a->mat.cols; i++)
+            assert_true(y[i] == (b->mat.dtype == NS_BF16 ? ns_bf16_to_f32(ns_f32_to_bf16(x[i])) : x[i]));
+    }
+    return 0;
+}
+
+/* Of an F32 checkpoint: what stays plain is rounded where that is asked for. */
+static void the_rest_as_bf16(void **state)
+{
+    (void)state;
+    ns_ckpt *c = plain("wide", "f32", NULL);
+    pair p = { .from = c };
+    ns_ckpt *q = quantised(c, (ns_quantize_opts){ .format = "nvfp4", .bf16 = true }, "narrow", NULL);
+    p.to = q;
+    ns_manifest_each(c->arch, check_rest, &p);
+    assert_true(p.quantised > 20);
+    ns_ckpt_close(q);
+    ns_ckpt_close(c);
+}
+
 static void search_lowers_the_error(void **state)
 {
     (void)state;
@@ -314,7 +348,7 @@ static void refusals(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, tiny_setup, tiny_teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = { T(numbers_are_those_of_the_format), T(search_lowers_the_error), T(search_finds_the_least),
+    const struct CMUnitTest tests[] = { T(numbers_are_those_of_the_format), T(the_rest_as_bf16), T(search_lowers_the_error), T(search_finds_the_least),
                                         T(sizes_survive), T(a_size_that_splits_a_block), T(kept_modules), T(statistics_become_scales),
                                         T(refusals) };
     return cmocka_run_group_tests_name("quantize", tests, NULL, NULL);
