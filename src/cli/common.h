@@ -27,10 +27,10 @@ double ns_cli_real(struct argp_state *s, const char *option, const char *arg, do
 uint64_t ns_cli_u64(struct argp_state *s, const char *option, const char *arg);
 size_t ns_cli_bytes(struct argp_state *s, const char *option, const char *arg); /* "5GB" */
 
-/* --nest, --threads, --load: a child argp whose input is an ns_cli_engine. */
+/* --nest, --threads, --load, --activations: a child argp whose input is an ns_cli_engine. */
 typedef struct ns_cli_engine {
     const char *nest;
-    int threads;
+    int threads, act_bits;
     bool huge;
 } ns_cli_engine;
 extern const struct argp ns_cli_engine_argp;

@@ -41,8 +41,9 @@ static inline __attribute__((always_inline)) void finish(float *o, const __m512 
         _mm_store_ss(o, s);
 }
 
-/* nvfp4_avx512.c: the entries of the op table for weights of that type. */
-size_t ns_nvfp4_act_bytes_avx512(int cols);
-void ns_nvfp4_act_pack_avx512(const float *x, int cols, void *out);
+/* nvfp4_*.c: the entries of the op table for weights of that type; bits of an activation: 16 or 8. */
+size_t ns_nvfp4_act_bytes_avx512(int cols, int bits);
+void ns_nvfp4_act_pack_avx512(const float *x, int cols, int bits, void *out);
 void ns_nvfp4_matmul_avx512(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y, size_t ldy, bool add);
+void ns_nvfp4_matmul8_avx512(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y, size_t ldy, bool add);
 #endif
