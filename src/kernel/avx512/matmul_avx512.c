@@ -90,8 +90,10 @@ static inline __attribute__((always_inline)) void float_part(ns_dtype t, const u
     size_t step = ns_dtype_bits(t) * 4, c = 0; /* step: bytes of 32 columns */
     for (; c + 32 <= cols; c += 32, p += step) {
         for (int i = 0; i < rows; i++)
-            for (size_t line = 0; fetch && line < step; line += 64)
+            for (size_t line = 0; fetch && line < step; line += 64) {
+                _mm_prefetch((const char *)p + (size_t)(i + FAR) * stride + line, _MM_HINT_T1);
                 _mm_prefetch((const char *)p + (size_t)(i + AHEAD) * stride + line, _MM_HINT_T0);
+            }
         float_step(t, p, stride, rows, x, m, at + c, acc);
     }
     if (c < cols) { /* the tail from a copy with zeros behind it: reading on would leave the matrix */

@@ -53,6 +53,8 @@ static inline __attribute__((always_inline)) __m128i load_codes(const uint8_t *p
 
 static inline __attribute__((always_inline)) void prefetch_row(const ns_mat *w, const uint8_t *p, const uint8_t *s, int c)
 {
+    _mm_prefetch((const char *)p + FAR * w->stride, _MM_HINT_T1);
+    _mm_prefetch((const char *)p + 64 + FAR * w->stride, _MM_HINT_T1);
     _mm_prefetch((const char *)p + AHEAD * w->stride, _MM_HINT_T0);
     _mm_prefetch((const char *)p + 64 + AHEAD * w->stride, _MM_HINT_T0);
     if (c % (4 * WIDE) == 0)
