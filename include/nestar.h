@@ -47,6 +47,7 @@ typedef struct ns_engine_opts {
     bool huge_pages;       /* copy the weights to memory on huge pages instead of mapping the files */
     bool no_text;          /* leave tokenizer and chat template alone: ids only */
     enum ns_kv kv;
+    int act_bits;          /* of activations that meet NVFP4 weights: 16 (0 means that), or 8, faster and much less exact */
 } ns_engine_opts;
 
 NS_API ns_engine *ns_engine_open(const char *dir, const ns_engine_opts *opts, ns_err *e); /* opts may be NULL */

@@ -79,7 +79,7 @@ static json_t *measure(args *a, ns_err *e)
     const ns_ops *ops;
     json_t *report = NULL;
     if (a->ops) {
-        ns_pool *pool = ns_ops_select(&ops, e) == 0 ? ns_pool_new(a->engine.threads, e) : NULL;
+        ns_pool *pool = ns_ops_select(a->engine.act_bits, &ops, e) == 0 ? ns_pool_new(a->engine.threads, e) : NULL;
         report = pool ? ns_bench_ops(pool, ops, e) : NULL;
         ns_pool_free(pool);
         return report;

@@ -82,7 +82,7 @@ enum ns_kv ns_cli_kv(struct argp_state *s, const char *option, const char *arg)
     return strcmp(arg, "fp8") == 0 ? NS_KV_FP8 : NS_KV_F32;
 }
 
-enum { KEY_THREADS = NS_CLI_KEY_ENGINE, KEY_LOAD, KEY_NEST, KEY_KV };
+enum { KEY_THREADS = NS_CLI_KEY_ENGINE, KEY_LOAD, KEY_NEST, KEY_KV, KEY_ACTIVATIONS };
 
 static error_t parse_engine(int key, char *arg, struct argp_state *s)
 {
@@ -102,6 +102,11 @@ static error_t parse_engine(int key, char *arg, struct argp_state *s)
     case KEY_KV:
         a->kv = ns_cli_kv(s, "--kv", arg);
         return 0;
+    case KEY_ACTIVATIONS:
+        if (strcmp(arg, "8") != 0 && strcmp(arg, "16") != 0)
+            argp_error(s, "--activations: \"%s\" is neither 8 nor 16", arg);
+        a->act_bits = strcmp(arg, "8") == 0 ? 8 : 16;
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -112,13 +117,16 @@ static const struct argp_option engine_options[] = {
     { "threads", KEY_THREADS, "N", 0, "Threads (default: NS_THREADS, else all cores this process may use)", 90 },
     { "load", KEY_LOAD, "mmap|huge", 0, "Map the files (default), or copy them to memory on huge pages", 90 },
     { "kv", KEY_KV, "f32|fp8", 0, "Keep keys and values in F32 (default) or FP8, a quarter of the bytes", 90 },
+    { "activations", KEY_ACTIVATIONS, "16|8", 0, "Bits of activations that meet NVFP4 weights (default: 16); 8 is faster and much less exact", 90 },
     { 0 }
 };
 const struct argp ns_cli_engine_argp = { .options = engine_options, .parser = parse_engine };
 
 ns_engine *ns_cli_engine_open(const char *dir, const ns_cli_engine *a, bool no_text, ns_err *e)
 {
-    return ns_engine_open(dir, &(ns_engine_opts){ .nest_path = a->nest, .n_threads = a->threads, .huge_pages = a->huge, .no_text = no_text, .kv = a->kv }, e);
+    ns_engine_opts o = { .nest_path = a->nest, .n_threads = a->threads, .huge_pages = a->huge, .no_text = no_text, .kv = a->kv,
+                         .act_bits = a->act_bits };
+    return ns_engine_open(dir, &o, e);
 }
 
 /* ---- input ---- */

@@ -28,10 +28,10 @@ uint64_t ns_cli_u64(struct argp_state *s, const char *option, const char *arg);
 size_t ns_cli_bytes(struct argp_state *s, const char *option, const char *arg); /* "5GB" */
 enum ns_kv ns_cli_kv(struct argp_state *s, const char *option, const char *arg); /* "f32", "fp8" */
 
-/* --nest, --threads, --load, --kv: a child argp whose input is an ns_cli_engine. */
+/* --nest, --threads, --load, --kv, --activations: a child argp whose input is an ns_cli_engine. */
 typedef struct ns_cli_engine {
     const char *nest;
-    int threads;
+    int threads, act_bits;
     bool huge;
     enum ns_kv kv;
 } ns_cli_engine;

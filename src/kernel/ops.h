@@ -54,11 +54,18 @@ enum ns_rung { NS_RUNG_REF, NS_RUNG_AVX2, NS_RUNG_AVX512, NS_RUNG_COUNT };
 
 /* The table of a rung, NULL where this machine or build lacks it. */
 const ns_ops *ns_ops_find(enum ns_rung r);
-/* The best rung of this machine, or the one the environment's NS_CPU names (ref, avx2, avx512). -1: named but not to be had. */
-int ns_ops_select(const ns_ops **out, ns_err *e);
+/* The same table but for products with NVFP4 weights, whose activations it rounds to integers of 8 bits: q = round(127 x / most),
+ * most: the largest |x| of a block of 16. NULL where the rung has none: only ref and avx512 do. */
+const ns_ops *ns_ops_find_act8(enum ns_rung r);
+/* The best rung of this machine, or the one the environment's NS_CPU names (ref, avx2, avx512), with activations of so many bits for
+ * NVFP4 weights: 16 (0 means that), or 8. -1: not to be had. */
+int ns_ops_select(int act_bits, const ns_ops **out, ns_err *e);
 
 /* Each rung's own table (kernel-internal). */
 void ns_ops_fill_ref(ns_ops *o);
 void ns_ops_fill_avx2(ns_ops *o);
 void ns_ops_fill_avx512(ns_ops *o);
+/* The changes that make a filled table the one of ns_ops_find_act8. */
+void ns_ops_act8_ref(ns_ops *o);
+void ns_ops_act8_avx512(ns_ops *o);
 #endif

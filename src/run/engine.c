@@ -106,7 +106,7 @@ ns_engine *ns_engine_open(const char *dir, const ns_engine_opts *opts, ns_err *e
         ns_fail(e, NS_ENOMEM, "engine: out of memory");
         return NULL;
     }
-    if (ns_ops_select(&ops, e) != 0 || !(en->pool = ns_pool_new(o->n_threads, e)))
+    if (ns_ops_select(o->act_bits, &ops, e) != 0 || !(en->pool = ns_pool_new(o->n_threads, e)))
         goto fail;
     en->ckpt = ns_ckpt_open(dir, &(ns_ckpt_opts){ .nest_path = o->nest_path, .huge_pages = o->huge_pages }, e);
     if (!en->ckpt || ns_model_init(&en->model, en->ckpt, ops, en->pool, e) != 0)

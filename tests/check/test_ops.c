@@ -91,9 +91,20 @@ static struct stored make_mat(ns_rng *r, ns_dtype t, int rows, int cols)
     return s;
 }
 
+static bool is_act8(const ns_ops *o)
+{
+    return o == ns_ops_find_act8(NS_RUNG_AVX512);
+}
+
+/* The table that rounds activations as `o` does, or not at all. */
+static const ns_ops *reference_of(const ns_ops *o)
+{
+    return is_act8(o) ? ns_ops_find_act8(NS_RUNG_REF) : ns_ops_find(NS_RUNG_REF);
+}
+
 static void check_matmul(const ns_ops *o, ns_dtype t, int rows, int cols, int m, bool add, bool indexed, uint64_t seed)
 {
-    const ns_ops *ref = ns_ops_find(NS_RUNG_REF);
+    const ns_ops *ref = reference_of(o);
     ns_rng r;
     ns_rng_init(&r, seed);
     struct stored s = make_mat(&r, t, rows, cols);
@@ -116,14 +127,14 @@ static void check_matmul(const ns_ops *o, ns_dtype t, int rows, int cols, int m,
         ops[k]->matmul(&s.m, row0, n_rows, packed, indexed ? idx : NULL, m, y[k], ldy, add);
         free(packed);
     }
-    /* |row| * |x| bounds the sum; NVFP4 rungs may quantise activations to 16 bits of the vector's maximum */
+    /* |row| * |x| bounds the sum; NVFP4 rungs may quantise activations to 16 bits of the vector's maximum; to 8 bits, both do alike */
     float *w = malloc((size_t)cols * sizeof *w);
     for (int i = 0; i < n_rows; i++) {
         double norm = add ? 7.0 : 0.0;
         ns_row_decode(&s.m, row0 + i, 0, cols, w);
         for (int k = 0; k < cols; k++)
             norm += fabs((double)w[k]);
-        double tol = norm * (t == NS_NVFP4 ? 6.0 / 65534.0 : 0.0) + norm * 6.0 * (8 + sqrt((double)cols)) * 0x1p-24 + 1e-6;
+        double tol = norm * (t == NS_NVFP4 && !is_act8(o) ? 6.0 / 65534.0 : 0.0) + norm * 6.0 * (8 + sqrt((double)cols)) * 0x1p-24 + 1e-6;
         for (int j = 0; j < m; j++) {
             char what[100];
             snprintf(what, sizeof what, "%s matmul %s [%d,%d] m=%d row %d vector %d", o->name, ns_dtype_name(t), rows, cols, m, i, j);
@@ -224,7 +235,7 @@ static void nan_propagates(void **state)
 /* NVFP4 against blocks of activations that differ by many powers of two, down to subnormals; a block scale of zero gives zero. */
 static void magnitudes_matter_not(void **state)
 {
-    const ns_ops *o = *state, *ref = ns_ops_find(NS_RUNG_REF);
+    const ns_ops *o = *state, *ref = reference_of(o);
     static const float block[] = { 1.0f, 0.0f, 1e-30f, 1e-6f, 1e-42f, 3e4f, 1e-3f }, whole[] = { 1.0f, 1e-36f, 1e25f };
     enum { COLS = 400, M = 9 }; /* a wide part and a narrow one */
     ns_rng r;
@@ -256,6 +267,41 @@ static void magnitudes_matter_not(void **state)
     free(x);
     free(s.data);
     free(s.scale);
+}
+
+/* 8-bit activations are off by at most half a step, a 254th of their block's largest, and the block's largest keeps its value. Packed
+ * vectors of the reference are plain floats. */
+static void act8_rounds(void **state)
+{
+    (void)state;
+    const ns_ops *o = ns_ops_find_act8(NS_RUNG_REF);
+    enum { COLS = 80 };
+    static const float size[COLS / 16] = { 1.0f, 1e-20f, 3e30f, 7.0f, 0.0f };
+    _Alignas(64) float out[COLS];
+    ns_rng r;
+    ns_rng_init(&r, 10);
+    for (int k = 0; k < 100; k++) {
+        float *x = randoms(&r, COLS, 1.0);
+        for (int i = 0; i < COLS; i++)
+            x[i] *= size[i / 16];
+        o->act_pack(NS_NVFP4, x, COLS, out);
+        int differ = 0;
+        for (int b = 0; b < COLS; b += 16) {
+            float most = 0.0f;
+            for (int i = b; i < b + 16; i++)
+                most = fmaxf(most, fabsf(x[i]));
+            for (int i = b; i < b + 16; i++) {
+                close_to(&out[i], &x[i], 1, (double)most / 254.0 * (1.0 + 1e-4), "a rounded activation");
+                if (fabsf(x[i]) == most)
+                    close_to(&out[i], &x[i], 1, (double)most * 1e-6, "a block's largest");
+                differ += fabsf(out[i] - x[i]) > most * 1e-4f;
+            }
+        }
+        assert_in_range(differ, COLS / 4, COLS); /* it does round */
+        o->act_pack(NS_BF16, x, COLS, out);
+        assert_memory_equal(out, x, sizeof out); /* for other weights it does not */
+        free(x);
+    }
 }
 
 static void gemm_matches(void **state)
@@ -416,9 +462,15 @@ static int setup_avx512(void **state)
     return 0;
 }
 
+static int setup_act8(void **state)
+{
+    *state = (void *)(uintptr_t)ns_ops_find_act8(NS_RUNG_AVX512);
+    return 0;
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[16];
+    struct CMUnitTest tests[24];
     size_t n = 0;
 #define ADD(rung)                                                                                                              \
     if (ns_ops_find(NS_RUNG_##rung)) {                                                                                         \
@@ -434,5 +486,12 @@ int main(void)
 #define SETUP_AVX512 setup_avx512
     ADD(AVX2)
     ADD(AVX512)
-    return n ? _cmocka_run_group_tests("ops", tests, n, NULL, NULL) : 77;
+    tests[n++] = (struct CMUnitTest){ "8-bit activations in the reference", act8_rounds, NULL, NULL, NULL };
+    if (ns_ops_find_act8(NS_RUNG_AVX512)) {
+        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, magnitudes_matter_not };
+        const char *names[] = { "8-bit matmul", "8-bit company", "8-bit NaN", "8-bit magnitudes" };
+        for (size_t i = 0; i < 4; i++)
+            tests[n++] = (struct CMUnitTest){ names[i], f[i], setup_act8, NULL, NULL };
+    }
+    return _cmocka_run_group_tests("ops", tests, n, NULL, NULL);
 }

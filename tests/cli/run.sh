@@ -221,6 +221,9 @@ want "run, unknown size" 1 "full (big), mid, small" "$N" run ck --size huge -p h
 want "run, bad --temp" 2 "temp" "$N" run ck --temp hot -p hello
 want "run, bad --top-p" 2 "top-p" "$N" run ck --top-p 1.5 -p hello
 want "run, bad --handover" 2 "handover" "$N" run ck --handover now -p hello
+want "run, bad --activations" 2 "neither 8 nor 16" "$N" run ck --activations 4 -p hello
+want "8-bit activations, none on this rung" 1 "the avx2 kernels have none" env NS_CPU=avx2 "$N" run ck --activations 8 -p hello
+want "8-bit activations" 0 "8-bit activations" env NS_CPU=ref "$N" bench ck -s full -p 4 -n 1 -r 1 --activations 8
 want "run, bad --load" 2 "load" "$N" run ck --load fast -p hello
 want "run without a tokenizer" 1 "tokenizer.json" "$N" run ck3 --raw -p hello -n 3
 want "run without a template" 1 "chat_template.jinja" "$N" run ck3 -p hello -n 3

@@ -13,9 +13,10 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-/* Rows that lie this many ahead are asked for early: several short streams that jump at every row end are too much for the
- * hardware's own prefetching (a core reads 15 to 18 GB/s here without it, 28 to 32 with it). */
-enum { AHEAD = 4 };
+/* Rows that lie AHEAD are asked for early: several short streams that jump at every row end are too much for the hardware's own
+ * prefetching (a Zen 5 core reads 15 to 18 GB/s without it, 28 to 32 with it). What is on its way to the first-level cache takes one of
+ * few places there, which on Zen 4 holds a core at 10 to 12 GB/s; so rows that lie FAR ahead are first asked into the second level. */
+enum { AHEAD = 8, FAR = 16 };
 
 /* The sums of four accumulators, lane i that of v[i]: a third of the instructions of four separate sums. */
 static inline __attribute__((always_inline)) __m128 reduce4(__m512 v0, __m512 v1, __m512 v2, __m512 v3)
@@ -41,8 +42,9 @@ static inline __attribute__((always_inline)) void finish(float *o, const __m512 
         _mm_store_ss(o, s);
 }
 
-/* nvfp4_avx512.c: the entries of the op table for weights of that type. */
-size_t ns_nvfp4_act_bytes_avx512(int cols);
-void ns_nvfp4_act_pack_avx512(const float *x, int cols, void *out);
+/* nvfp4_*.c: the entries of the op table for weights of that type; bits of an activation: 16 or 8. */
+size_t ns_nvfp4_act_bytes_avx512(int cols, int bits);
+void ns_nvfp4_act_pack_avx512(const float *x, int cols, int bits, void *out);
 void ns_nvfp4_matmul_avx512(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y, size_t ldy, bool add);
+void ns_nvfp4_matmul8_avx512(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y, size_t ldy, bool add);
 #endif

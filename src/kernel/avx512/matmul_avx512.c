@@ -8,7 +8,7 @@ enum { SCRATCH = 256 * 1024 };
 static size_t act_bytes(ns_dtype w, int cols)
 {
     if (w == NS_NVFP4)
-        return ns_nvfp4_act_bytes_avx512(cols);
+        return ns_nvfp4_act_bytes_avx512(cols, 16);
     return ((size_t)cols + 31) / 32 * 32 * sizeof(float);
 }
 
@@ -32,7 +32,7 @@ static void pack_float(ns_dtype w, const float *x, int cols, float *out)
 static void act_pack(ns_dtype w, const float *x, int cols, void *out)
 {
     if (w == NS_NVFP4)
-        ns_nvfp4_act_pack_avx512(x, cols, out);
+        ns_nvfp4_act_pack_avx512(x, cols, 16, out);
     else
         pack_float(w, x, cols, out);
 }
@@ -90,8 +90,10 @@ static inline __attribute__((always_inline)) void float_part(ns_dtype t, const u
     size_t step = ns_dtype_bits(t) * 4, c = 0; /* step: bytes of 32 columns */
     for (; c + 32 <= cols; c += 32, p += step) {
         for (int i = 0; i < rows; i++)
-            for (size_t line = 0; fetch && line < step; line += 64)
+            for (size_t line = 0; fetch && line < step; line += 64) {
+                _mm_prefetch((const char *)p + (size_t)(i + FAR) * stride + line, _MM_HINT_T1);
                 _mm_prefetch((const char *)p + (size_t)(i + AHEAD) * stride + line, _MM_HINT_T0);
+            }
         float_step(t, p, stride, rows, x, m, at + c, acc);
     }
     if (c < cols) { /* the tail from a copy with zeros behind it: reading on would leave the matrix */
@@ -206,6 +208,37 @@ static void matmul(const ns_mat *w, int row0, int rows, const void *x, const int
     case NS_BF16: float_matmul(NS_BF16, w, row0, rows, x, stride, idx, m, y, ldy, add); break;
     default: float_matmul(NS_F8_E4M3, w, row0, rows, x, stride, idx, m, y, ldy, add); break;
     }
+}
+
+/* ---- the same with 8-bit activations for NVFP4 ---- */
+
+static size_t act_bytes8(ns_dtype w, int cols)
+{
+    return w == NS_NVFP4 ? ns_nvfp4_act_bytes_avx512(cols, 8) : act_bytes(w, cols);
+}
+
+static void act_pack8(ns_dtype w, const float *x, int cols, void *out)
+{
+    if (w == NS_NVFP4)
+        ns_nvfp4_act_pack_avx512(x, cols, 8, out);
+    else
+        act_pack(w, x, cols, out);
+}
+
+static void matmul8(const ns_mat *w, int row0, int rows, const void *x, const int *idx, int m, float *y, size_t ldy, bool add)
+{
+    if (w->dtype == NS_NVFP4)
+        ns_nvfp4_matmul8_avx512(w, row0, rows, x, idx, m, y, ldy, add);
+    else
+        matmul(w, row0, rows, x, idx, m, y, ldy, add);
+}
+
+void ns_ops_act8_avx512(ns_ops *o)
+{
+    o->name = "avx512, 8-bit activations";
+    o->act_bytes = act_bytes8;
+    o->act_pack = act_pack8;
+    o->matmul = matmul8;
 }
 
 void ns_ops_fill_avx512(ns_ops *o)

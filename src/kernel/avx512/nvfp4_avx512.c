@@ -1,127 +1,6 @@
-/* Matrix products against NVFP4 weights, AVX-512 with VNNI.
- *
- * The codes are integers (2 x e2m1 is 0 1 2 3 4 6 8 12), so the dot product of a block of 16 is exact in integers once the
- * activations are. Each block of 16 activations becomes 16-bit integers with a power of two as its scale: |error| <= the block's
- * largest 2^-15 (half a step; the largest takes 15 to 16 bits), and a block means the same whatever else the row holds.
- *
- * y = 2^(K-14) * global_scale * 128 * sum over blocks of (e4m3 scale * 2^-8) * 2^e * (sum of 2*e2m1 * q):
- * 128 = 2^8 / 2; 2^K <= the vector's largest < 2^(K+1); e <= 0 belongs to the block of activations.
- *
- * Columns are taken in parts. A wide part has 256: one 32-bit lane for each of 16 blocks, in which eight vpdpwssd add up the 16
- * products; then one conversion and one multiply-add with the scales. What is left over, if it is 128 columns or fewer, is a
- * narrow part: two lanes for each of 8 blocks, four vpdpwssd.
- *
- * A 16-bit lane of stored codes holds columns 4j..4j+3, so four table look-ups (vpermw takes the lane's low five bits; the table
- * repeats after 16) give vectors of weights whose columns are strided by 4; wide parts first sort 32-bit lanes into even and odd
- * ones, the halves of the blocks. Activations are packed in the same order: per part 4 or 8 vectors, then the lanes' e << 23, which
- * is added to the bits of the weights' scale. Decoded weights lie the same way, with scales at the end. */
-#include "kernel/avx512/avx512.h"
-
-enum { WIDE = 256, NARROW = 128, HEADER = 64 }; /* columns; bytes before the packed parts, holding 2^(K-14) */
-
-/* Vectors of the part at column c. */
-static inline __attribute__((always_inline)) int part_vectors(int left)
-{
-    return left > NARROW ? 8 : 4;
-}
-
-static size_t parts_bytes(int cols)
-{
-    size_t tail = cols % WIDE == 0 ? 0 : (size_t)part_vectors(cols % WIDE) + 1;
-    return 64 * ((size_t)(cols / WIDE) * 9 + tail);
-}
-
-size_t ns_nvfp4_act_bytes_avx512(int cols)
-{
-    return HEADER + parts_bytes(cols);
-}
-
-/* ---- packing activations ---- */
-
-static inline __m512i even_lanes(void)
-{
-    return _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-}
-
-static inline __m512 load_some(const float *x, int left)
-{
-    return left >= 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps((__mmask16)((1u << (left > 0 ? left : 0)) - 1), x);
-}
-
-static inline int exponent(float a)
-{
-    uint32_t u;
-    memcpy(&u, &a, sizeof u);
-    return (int)(u >> 23) - 127;
-}
-
-/* 128 columns of which `left` exist: v[k] lane j is column 4j + k; e: the blocks' exponents, not below `low`. */
-static void pack_half(const float *x, int left, int low, __m512i v[4], int e[8])
-{
-    const __m512i by4 = _mm512_set_epi16(31, 27, 23, 19, 15, 11, 7, 3, 30, 26, 22, 18, 14, 10, 6, 2, 29, 25, 21, 17, 13, 9, 5, 1, 28, 24, 20,
-                                         16, 12, 8, 4, 0);
-    __m256i q[8];
-    for (int b = 0; b < 8; b++) {
-        __m512 f = load_some(x + 16 * b, left - 16 * b);
-        int k = exponent(_mm512_reduce_max_ps(_mm512_abs_ps(f)));
-        e[b] = k > low ? k : low;
-        __m512 to = _mm512_castsi512_ps(_mm512_set1_epi32((14 - e[b] + 127) << 23));
-        q[b] = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(f, to)));
-    }
-    __m512i s[4];
-    for (int i = 0; i < 4; i++)
-        s[i] = _mm512_permutexvar_epi16(by4, _mm512_inserti64x4(_mm512_castsi256_si512(q[2 * i]), q[2 * i + 1], 1));
-    __m512i a = _mm512_shuffle_i32x4(s[0], s[1], 0x44), b = _mm512_shuffle_i32x4(s[0], s[1], 0xee);
-    __m512i c = _mm512_shuffle_i32x4(s[2], s[3], 0x44), d = _mm512_shuffle_i32x4(s[2], s[3], 0xee);
-    v[0] = _mm512_shuffle_i32x4(a, c, 0x88);
-    v[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    v[2] = _mm512_shuffle_i32x4(b, d, 0x88);
-    v[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
-}
-
-void ns_nvfp4_act_pack_avx512(const float *x, int cols, void *out)
-{
-    enum { LEAST = -112 }; /* the exponents below still have a reciprocal */
-    __m512 most = _mm512_setzero_ps();
-    __mmask16 bad = 0;
-    for (int i = 0; i < cols; i += 16) {
-        __m512 v = _mm512_abs_ps(load_some(x + i, cols - i));
-        bad |= _mm512_cmp_ps_mask(v, _mm512_set1_ps(INFINITY), _CMP_NLT_UQ); /* infinite or NaN */
-        most = _mm512_max_ps(most, v);
-    }
-    memset(out, 0, ns_nvfp4_act_bytes_avx512(cols));
-    if (bad) {
-        *(float *)out = NAN;
-        return;
-    }
-    int top = exponent(_mm512_reduce_max_ps(most));
-    top = top > LEAST ? top : LEAST;
-    *(float *)out = ldexpf(1.0f, top - 14);
-    int low = top - 64 > LEAST ? top - 64 : LEAST;
-    char *o = (char *)out + HEADER;
-    for (int c = 0; c < cols; c += WIDE) {
-        int n = part_vectors(cols - c), e[16];
-        __m512i v[2][4];
-        pack_half(x + c, cols - c, low, v[0], e);
-        if (n == 4) {
-            for (int j = 0; j < 4; j++, o += 64)
-                _mm512_store_si512(o, v[0][j]);
-            for (int i = 0; i < 16; i++)
-                ((int *)o)[i] = (e[i / 2] - top) * (1 << 23);
-            return;
-        }
-        pack_half(x + c + NARROW, cols - c - NARROW, low, v[1], e + 8);
-        for (int j = 0; j < 8; j++, o += 64) {
-            __m512i lanes = _mm512_add_epi32(even_lanes(), _mm512_set1_epi32(j / 4));
-            _mm512_store_si512(o, _mm512_permutex2var_epi32(v[0][j % 4], lanes, v[1][j % 4]));
-        }
-        for (int i = 0; i < 16; i++)
-            ((int *)o)[i] = (e[i] - top) * (1 << 23);
-        o += 64;
-    }
-}
-
-/* ---- weights ---- */
+/* Matrix products against NVFP4 weights, AVX-512 with VNNI; the arithmetic and the layout of activations: nvfp4_avx512.h. Decoded
+ * weights lie in the same way, with scales at the end. `bits`, of an activation, is a constant everywhere: 16 or 8. */
+#include "kernel/avx512/nvfp4_avx512.h"
 
 /* E4M3 block scales times 2^-8: the sign and the seven other bits, moved to their places in binary16, whose conversion handles
  * subnormals. The NaN code becomes NaN. */
@@ -135,20 +14,24 @@ static inline __attribute__((always_inline)) __m512 block_scales(__m128i b)
     return _mm512_cvtph_ps(h);
 }
 
-/* Vector j of a part. */
-static inline __attribute__((always_inline)) __m512i look_up(const __m512i half[2], int j)
+/* Vector j of a part: 2 * e2m1 of codes 0..15 in 16 bits (vpermw takes the low five, so the table repeats); the same and 12 more in
+ * bytes. */
+static inline __attribute__((always_inline)) __m512i look_up(const __m512i half[2], int j, int bits)
 {
-    /* 2 * e2m1 of codes 0..15, twice */
+    if (bits == 8) {
+        const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+        return _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(half[j / 2], j % 2 * 4), _mm512_set1_epi8(15)));
+    }
     const __m512i table = _mm512_set_epi16(-12, -8, -6, -4, -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0, -12, -8, -6, -4, -3, -2, -1, 0, 12, 8, 6,
                                            4, 3, 2, 1, 0);
     return _mm512_permutexvar_epi16(_mm512_srli_epi16(half[j / 4], j % 4 * 4), table);
 }
 
-/* A part of n vectors (8 or 4, a constant) at codes p and scales s, zeros where `left` ends. Whole parts take plain loads: with
+/* A part (wide or not, a constant) at codes p and scales s, zeros where `left` ends. Whole parts take plain loads: with
  * masked ones a core streams 5 GB/s here, with plain ones 15 to 18. half: the codes of even and odd 32-bit lanes of a wide part. */
-static inline __attribute__((always_inline)) __m128i load_codes(const uint8_t *p, const uint8_t *s, int left, int n, __m512i half[2])
+static inline __attribute__((always_inline)) __m128i load_codes(const uint8_t *p, const uint8_t *s, int left, bool wide, __m512i half[2])
 {
-    if (n == 4) {
+    if (!wide) {
         __mmask64 codes = left >= NARROW ? ~(__mmask64)0 : ((__mmask64)1 << (left / 2)) - 1;
         half[0] = _mm512_maskz_loadu_epi8(codes, p);
         __m128i b = _mm_maskz_loadu_epi8((__mmask16)((1u << (left / 16)) - 1), s);
@@ -170,6 +53,8 @@ static inline __attribute__((always_inline)) __m128i load_codes(const uint8_t *p
 
 static inline __attribute__((always_inline)) void prefetch_row(const ns_mat *w, const uint8_t *p, const uint8_t *s, int c)
 {
+    _mm_prefetch((const char *)p + FAR * w->stride, _MM_HINT_T1);
+    _mm_prefetch((const char *)p + 64 + FAR * w->stride, _MM_HINT_T1);
     _mm_prefetch((const char *)p + AHEAD * w->stride, _MM_HINT_T0);
     _mm_prefetch((const char *)p + 64 + AHEAD * w->stride, _MM_HINT_T0);
     if (c % (4 * WIDE) == 0)
@@ -180,23 +65,24 @@ static inline __attribute__((always_inline)) void prefetch_row(const ns_mat *w, 
 
 enum { TILE = 7, GROUP = 4 };
 
-/* The sums of a part become part of the accumulators. */
+/* The sums of a part become part of the accumulators. scales: of the activations, from x[t]. */
 static inline __attribute__((always_inline)) void add_part(__m512 acc[TILE][GROUP], __m512i sum[TILE][GROUP], int i, __m512 scale, int m,
-                                                           const char *const *x, size_t exponents)
+                                                           const char *const *x, size_t scales, int bits)
 {
     /* to a scale that is 0 or NaN no exponent may be added */
     __mmask16 k = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_NEQ_OQ);
     __m512i s = _mm512_castps_si512(scale);
     UNROLL
     for (int t = 0; t < m; t++) {
-        __m512 both = _mm512_castsi512_ps(_mm512_mask_add_epi32(s, k, s, _mm512_load_si512(x[t] + exponents)));
+        __m512 both = bits == 8 ? _mm512_mul_ps(scale, _mm512_load_ps(x[t] + scales))
+                                : _mm512_castsi512_ps(_mm512_mask_add_epi32(s, k, s, _mm512_load_si512(x[t] + scales)));
         acc[t][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][i]), both, acc[t][i]);
     }
 }
 
 /* sum[t][i] += w[i] * vector j of a part that lies `at` bytes into x[t] */
 static inline __attribute__((always_inline)) void add_products(__m512i sum[TILE][GROUP], const __m512i *w, int rows, const char *const *x, size_t at,
-                                                               int j, int m)
+                                                               int j, int m, int bits)
 {
     UNROLL
     for (int t = 0; t < m; t++) {
@@ -205,15 +91,22 @@ static inline __attribute__((always_inline)) void add_products(__m512i sum[TILE]
             __asm__("" : "+v"(xv)); /* a memory operand of several rows would be loaded as often */
         UNROLL
         for (int i = 0; i < rows; i++)
-            sum[t][i] = _mm512_dpwssd_epi32(sum[t][i], w[i], xv);
+            sum[t][i] = bits == 8 ? _mm512_dpbusd_epi32(sum[t][i], w[i], xv) : _mm512_dpwssd_epi32(sum[t][i], w[i], xv);
     }
+}
+
+static inline __attribute__((always_inline)) __m512i first_sum(const char *x, size_t starts, int bits)
+{
+    return bits == 8 ? _mm512_load_si512(x + starts) : _mm512_setzero_si512();
 }
 
 /* One part of `rows` rows against m vectors, both constants. The sums of all pairs grow side by side: each is a chain that waits four
  * cycles at every link. keep, where given, gets the decoded rows. */
-static inline __attribute__((always_inline)) void part(const ns_mat *w, int r, int rows, int c, int left, int n, const char *const *x, size_t at,
-                                                       int m, __m512 acc[TILE][GROUP], char *keep)
+static inline __attribute__((always_inline)) void part(const ns_mat *w, int r, int rows, int c, int left, bool wide, const char *const *x,
+                                                       size_t at, int m, __m512 acc[TILE][GROUP], char *keep, int bits)
 {
+    int n = part_vectors(wide ? WIDE : NARROW, bits);
+    size_t extra = at + (size_t)n * 64, scales_at = extra + (size_t)(part_extra(bits) - 1) * 64;
     __m512i half[GROUP][2], sum[TILE][GROUP];
     __m128i scales[GROUP];
     UNROLL
@@ -221,53 +114,57 @@ static inline __attribute__((always_inline)) void part(const ns_mat *w, int r, i
         const uint8_t *p = w->data + (size_t)(r + i) * w->stride + (size_t)c / 2;
         const uint8_t *s = w->scale + (size_t)(r + i) * w->scale_stride + (size_t)c / 16;
         prefetch_row(w, p, s, c);
-        scales[i] = load_codes(p, s, left, n, half[i]);
+        scales[i] = load_codes(p, s, left, wide, half[i]);
         UNROLL
         for (int t = 0; t < m; t++)
-            sum[t][i] = _mm512_setzero_si512();
+            sum[t][i] = first_sum(x[t], extra, bits);
     }
     UNROLL
     for (int j = 0; j < n; j++) {
         __m512i wv[GROUP];
         UNROLL
         for (int i = 0; i < rows; i++) {
-            wv[i] = look_up(half[i], j);
+            wv[i] = look_up(half[i], j, bits);
             if (keep)
                 _mm512_store_si512(keep + (size_t)(i * (n + 1) + j) * 64, wv[i]);
         }
-        add_products(sum, wv, rows, x, at, j, m);
+        add_products(sum, wv, rows, x, at, j, m, bits);
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
         __m512 scale = block_scales(scales[i]);
         if (keep)
             _mm512_store_ps(keep + (size_t)(i * (n + 1) + n) * 64, scale);
-        add_part(acc, sum, i, scale, m, x, at + (size_t)n * 64);
+        add_part(acc, sum, i, scale, m, x, scales_at, bits);
     }
 }
 
 /* The same for two rows that were kept. */
-static inline __attribute__((always_inline)) void kept_part(const char *w, int n, const char *const *x, size_t at, int m, __m512 acc[TILE][GROUP])
+static inline __attribute__((always_inline)) void kept_part(const char *w, bool wide, const char *const *x, size_t at, int m,
+                                                            __m512 acc[TILE][GROUP], int bits)
 {
+    int n = part_vectors(wide ? WIDE : NARROW, bits);
+    size_t extra = at + (size_t)n * 64, scales_at = extra + (size_t)(part_extra(bits) - 1) * 64;
     __m512i sum[TILE][GROUP];
     UNROLL
     for (int t = 0; t < m; t++)
-        sum[t][0] = sum[t][1] = _mm512_setzero_si512();
+        sum[t][0] = sum[t][1] = first_sum(x[t], extra, bits);
     UNROLL
     for (int j = 0; j < n; j++) {
         __m512i wv[2] = { _mm512_load_si512(w + (size_t)j * 64), _mm512_load_si512(w + (size_t)(n + 1 + j) * 64) };
-        add_products(sum, wv, 2, x, at, j, m);
+        add_products(sum, wv, 2, x, at, j, m, bits);
     }
     UNROLL
     for (int i = 0; i < 2; i++)
-        add_part(acc, sum, i, _mm512_load_ps(w + (size_t)(i * (n + 1) + n) * 64), m, x, at + (size_t)n * 64);
+        add_part(acc, sum, i, _mm512_load_ps(w + (size_t)(i * (n + 1) + n) * 64), m, x, scales_at, bits);
 }
 
 enum kept { NONE, KEEP, KEPT }; /* rows are decoded; decoded and kept; taken from where they were kept */
 
 static inline __attribute__((always_inline)) void tile(const ns_mat *w, int r, int rows, const char *const *x, int m, float *y, size_t ldy,
-                                                       bool add, enum kept how, char *kept)
+                                                       bool add, enum kept how, char *kept, int bits)
 {
+    int n = part_vectors(WIDE, bits);
     __m512 acc[TILE][GROUP];
     UNROLL
     for (int t = 0; t < m; t++)
@@ -276,22 +173,22 @@ static inline __attribute__((always_inline)) void tile(const ns_mat *w, int r, i
             acc[t][i] = _mm512_setzero_ps();
     int c = 0, left;
     size_t at = HEADER;
-    for (; c + WIDE <= w->cols; c += WIDE, at += 9 * 64) {
+    for (; c + WIDE <= w->cols; c += WIDE, at += (size_t)(n + part_extra(bits)) * 64) {
         if (how == KEPT)
-            kept_part(kept, 8, x, at, m, acc);
+            kept_part(kept, true, x, at, m, acc, bits);
         else
-            part(w, r, rows, c, WIDE, 8, x, at, m, acc, how == KEEP ? kept : NULL);
-        kept += 2 * 9 * 64;
+            part(w, r, rows, c, WIDE, true, x, at, m, acc, how == KEEP ? kept : NULL, bits);
+        kept += 2 * (n + 1) * 64;
     }
     left = w->cols - c;
     if (how == KEPT && left > NARROW)
-        kept_part(kept, 8, x, at, m, acc);
+        kept_part(kept, true, x, at, m, acc, bits);
     else if (how == KEPT && left > 0)
-        kept_part(kept, 4, x, at, m, acc);
+        kept_part(kept, false, x, at, m, acc, bits);
     else if (left > NARROW)
-        part(w, r, rows, c, left, 8, x, at, m, acc, how == KEEP ? kept : NULL);
+        part(w, r, rows, c, left, true, x, at, m, acc, how == KEEP ? kept : NULL, bits);
     else if (left > 0)
-        part(w, r, rows, c, left, 4, x, at, m, acc, how == KEEP ? kept : NULL);
+        part(w, r, rows, c, left, false, x, at, m, acc, how == KEEP ? kept : NULL, bits);
     UNROLL
     for (int t = 0; t < m; t++)
         finish(y + (size_t)t * ldy, acc[t], rows, w->global_scale * 128.0f * *(const float *)x[t], add);
@@ -299,41 +196,42 @@ static inline __attribute__((always_inline)) void tile(const ns_mat *w, int r, i
 
 /* m (1..TILE, a constant) vectors against all rows, `group` at a time; kept rows lie in pairs, part by part: one stream. */
 static inline __attribute__((always_inline)) void tiles(const ns_mat *w, int row0, int rows, int group, const char *const *x, int m, float *y,
-                                                        size_t ldy, bool add, enum kept how, char *kept)
+                                                        size_t ldy, bool add, enum kept how, char *kept, int bits)
 {
-    size_t step = how == NONE ? 0 : 2 * parts_bytes(w->cols);
+    size_t step = how == NONE ? 0 : 2 * parts_bytes(w->cols, bits, 1);
     int r = 0;
     for (; r + group <= rows; r += group, kept += step)
-        tile(w, row0 + r, group, x, m, y + r, ldy, add, how, kept);
+        tile(w, row0 + r, group, x, m, y + r, ldy, add, how, kept, bits);
     for (; r < rows; r++) /* none where rows are kept */
         for (int t = 0; t < m; t++)
-            tile(w, row0 + r, 1, x + t, 1, y + (size_t)t * ldy + (size_t)r, ldy, add, NONE, kept);
+            tile(w, row0 + r, 1, x + t, 1, y + (size_t)t * ldy + (size_t)r, ldy, add, NONE, kept, bits);
 }
 
-static void lone_tile(const ns_mat *w, int row0, int rows, const char *const *x, int m, float *y, size_t ldy, bool add)
+static inline __attribute__((always_inline)) void lone_tile(const ns_mat *w, int row0, int rows, const char *const *x, int m, float *y, size_t ldy,
+                                                            bool add, int bits)
 {
     char none;
     switch (m) {
-    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, NONE, &none); break;
-    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, NONE, &none); break;
-    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, NONE, &none); break;
-    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, NONE, &none); break;
-    case 3: tiles(w, row0, rows, 2, x, 3, y, ldy, add, NONE, &none); break;
-    case 2: tiles(w, row0, rows, 4, x, 2, y, ldy, add, NONE, &none); break;
-    default: tiles(w, row0, rows, 4, x, 1, y, ldy, add, NONE, &none); break;
+    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, NONE, &none, bits); break;
+    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, NONE, &none, bits); break;
+    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, NONE, &none, bits); break;
+    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, NONE, &none, bits); break;
+    case 3: tiles(w, row0, rows, 2, x, 3, y, ldy, add, NONE, &none, bits); break;
+    case 2: tiles(w, row0, rows, 4, x, 2, y, ldy, add, NONE, &none, bits); break;
+    default: tiles(w, row0, rows, 4, x, 1, y, ldy, add, NONE, &none, bits); break;
     }
 }
 
 /* A multiple of two rows, m > 2: TILE vectors or fewer out of more than TILE. */
 static inline __attribute__((always_inline)) void kept_tile(const ns_mat *w, int row0, int rows, const char *const *x, int m, float *y, size_t ldy,
-                                                            bool add, enum kept how, char *kept)
+                                                            bool add, enum kept how, char *kept, int bits)
 {
     switch (m) {
-    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, how, kept); break;
-    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, how, kept); break;
-    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, how, kept); break;
-    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, how, kept); break;
-    default: tiles(w, row0, rows, 2, x, 3, y, ldy, add, how, kept); break;
+    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, how, kept, bits); break;
+    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, how, kept, bits); break;
+    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, how, kept, bits); break;
+    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, how, kept, bits); break;
+    default: tiles(w, row0, rows, 2, x, 3, y, ldy, add, how, kept, bits); break;
     }
 }
 
@@ -341,8 +239,8 @@ static inline __attribute__((always_inline)) void kept_tile(const ns_mat *w, int
  * stays in the second-level cache. */
 enum { SCRATCH = 400 * 1024 };
 
-static void vectors(const ns_mat *w, int row0, int rows, const char *x, size_t stride, const int *idx, int m, float *y, size_t ldy, bool add,
-                    char *scratch)
+static inline __attribute__((always_inline)) void vectors(const ns_mat *w, int row0, int rows, const char *x, size_t stride, const int *idx, int m,
+                                                          float *y, size_t ldy, bool add, char *scratch, int bits)
 {
     int left = (m + TILE - 1) / TILE;
     for (int t0 = 0, mt; t0 < m; t0 += mt, left--) {
@@ -352,23 +250,34 @@ static void vectors(const ns_mat *w, int row0, int rows, const char *x, size_t s
             xt[t] = x + (size_t)(idx ? idx[t0 + t] : t0 + t) * stride;
         float *yt = y + (size_t)t0 * ldy;
         if (!scratch)
-            lone_tile(w, row0, rows, xt, mt, yt, ldy, add);
+            lone_tile(w, row0, rows, xt, mt, yt, ldy, add, bits);
         else if (t0 == 0)
-            kept_tile(w, row0, rows, xt, mt, yt, ldy, add, KEEP, scratch);
+            kept_tile(w, row0, rows, xt, mt, yt, ldy, add, KEEP, scratch, bits);
         else
-            kept_tile(w, row0, rows, xt, mt, yt, ldy, add, KEPT, scratch);
+            kept_tile(w, row0, rows, xt, mt, yt, ldy, add, KEPT, scratch, bits);
     }
+}
+
+static inline __attribute__((always_inline)) void product(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y,
+                                                          size_t ldy, bool add, int bits)
+{
+    _Alignas(64) char scratch[SCRATCH];
+    size_t stride = ns_nvfp4_act_bytes_avx512(w->cols, bits);
+    int r = 0, block = (int)(SCRATCH / parts_bytes(w->cols, bits, 1) / 2 * 2);
+    for (int n; m > TILE && block > 0 && rows - r > 1; r += n) {
+        n = rows - r < block ? (rows - r) / 2 * 2 : block;
+        vectors(w, row0 + r, n, x, stride, idx, m, y + r, ldy, add, scratch, bits);
+    }
+    if (r < rows) /* few vectors, a row without a partner, or rows too long to be kept */
+        vectors(w, row0 + r, rows - r, x, stride, idx, m, y + r, ldy, add, NULL, bits);
 }
 
 void ns_nvfp4_matmul_avx512(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y, size_t ldy, bool add)
 {
-    _Alignas(64) char scratch[SCRATCH];
-    size_t stride = ns_nvfp4_act_bytes_avx512(w->cols);
-    int r = 0, block = (int)(SCRATCH / parts_bytes(w->cols) / 2 * 2);
-    for (int n; m > TILE && block > 0 && rows - r > 1; r += n) {
-        n = rows - r < block ? (rows - r) / 2 * 2 : block;
-        vectors(w, row0 + r, n, x, stride, idx, m, y + r, ldy, add, scratch);
-    }
-    if (r < rows) /* few vectors, a row without a partner, or rows too long to be kept */
-        vectors(w, row0 + r, rows - r, x, stride, idx, m, y + r, ldy, add, NULL);
+    product(w, row0, rows, x, idx, m, y, ldy, add, 16);
+}
+
+void ns_nvfp4_matmul8_avx512(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y, size_t ldy, bool add)
+{
+    product(w, row0, rows, x, idx, m, y, ldy, add, 8);
 }

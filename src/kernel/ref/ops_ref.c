@@ -17,6 +17,22 @@ static void act_pack(ns_dtype w, const float *x, int cols, void *out)
     memcpy(out, x, (size_t)cols * sizeof(float));
 }
 
+/* The block's largest becomes 127. Where that is below 2^-100, the step is that of 2^-100. */
+static void act_pack8(ns_dtype w, const float *x, int cols, void *out)
+{
+    float *y = out;
+    act_pack(w, x, cols, out);
+    for (int b = 0; w == NS_NVFP4 && b < cols; b += 16) {
+        int n = cols - b < 16 ? cols - b : 16;
+        float most = 0x1p-100f;
+        for (int i = b; i < b + n; i++)
+            most = fmaxf(most, fabsf(x[i]));
+        float up = 127.0f / most, down = most / 127.0f;
+        for (int i = b; i < b + n; i++)
+            y[i] = rintf(x[i] * up) * down;
+    }
+}
+
 /* One row is decoded in pieces so that no row-sized scratch is needed. */
 enum { PIECE = 256 };
 
@@ -145,6 +161,12 @@ static void widen_e4m3(const uint8_t *x, int n, float a, float *y)
 {
     for (int i = 0; i < n; i++)
         y[i] = ns_e4m3_to_f32(x[i]) * a;
+}
+
+void ns_ops_act8_ref(ns_ops *o)
+{
+    o->name = "ref, 8-bit activations";
+    o->act_pack = act_pack8;
 }
 
 void ns_ops_fill_ref(ns_ops *o)
