@@ -26,6 +26,6 @@ step "$out/stats.safetensors" importance "$out/parent" --data "$out/train.jsonl"
 step "$out/ranked" permute "$out/parent" --stats "$out/stats.safetensors" -o "$out/ranked"
 step "$out/model" elastify "$out/ranked" --budgets 1,0.75,0.5 --names full,medium,small --axes hidden,expert_ffn,shared_ffn \
     --choices hidden=192,176,160,144,128,112,96 --choices expert_ffn=64,48,32 --choices shared_ffn=128,96,64 --data "$out/train.jsonl" \
-    -o "$out/model" --seq 1024 --batch 2 --accum 4 --steps 800 --stage2-steps 1200 --freeze-router --switch 0.6 --weights 4,3,3 --lr 1e-3 \
+    -o "$out/model" --seq 1024 --batch 2 --accum 4 --steps 800 --stage2-steps 800 --freeze-router --switch 0.6 --lr 1e-3 \
     --lr-min 5e-5 --eval-docs 500 --seed 2 --dtype bf16 --resume
 "$nestar" eval "$out/model" --task "$out/test.jsonl" --sizes full,medium,small --think-budgets 0,16,32,inf

@@ -227,7 +227,7 @@ static void check_losses(const json_t *report, const ns_elastify_opts *o, const 
         const json_t *held = json_object_get(json_array_get(json_object_get(report, "sizes"), (size_t)i), "held_out");
         ns_loss l;
         ns_mask_set_cut(parent->arch, &parent->variants.v[i].cut, &mask);
-        must(ns_train_eval(&params, w, original, &mask, data, &o->train, comm, &l, &e), &e);
+        must(ns_train_eval(&params, w, original, &mask, NULL, data, &o->train, comm, &l, &e), &e);
         assert_true(l.kl / l.weight == json_number_value(json_object_get(held, "kl")));
         assert_true(l.ce / l.weight == json_number_value(json_object_get(held, "ce")));
         assert_true(l.kl > 0);
