@@ -36,12 +36,12 @@ for size in full medium small; do
 done
 
 say "3. The size changes in the middle of the answer: 20 tokens of thought at the smallest size, the rest at full"
-run run "$model" --sizes small:20,full --handover prefill --temp 0 -p "$question"
+run run "$model" --sizes small:20,full --temp 0 -p "$question"
 echo
 cat <<'END'
 
-Here the full size reads again what was said so far. --handover cache keeps the cache that the small size wrote: the change is then
-free, and in a model as small as this one the answer is often wrong (docs/RESULTS.md).
+The full size went on with the cache that the small one wrote: its sizes were trained for that (elastify --switch), and nest.json says so.
+--handover prefill reads again what was said so far.
 END
 
 say "4. What each size gets right of 60 problems that training never saw, by how long it may think"

@@ -134,9 +134,9 @@ want "eval, every size with every other" 0 "^small:full prefill " $E --think ful
 
 # The bundled model does what docs/RESULTS.md says of it: nine in ten with thinking, at every size; also at a size of the router's.
 "$N" problems -n 40 --seed 9 --split test -o bundled.jsonl
-env -u NS_CPU -u NS_THREADS "$N" eval "$demo/model" --task bundled.jsonl --sizes full,medium,small,0.65 --json >out 2>err
+env -u NS_CPU -u NS_THREADS "$N" eval "$demo/model" --task bundled.jsonl --sizes full,medium,small,0.85 --json >out 2>err
 check "the bundled model answers" "$(grep -c '"correct": \(3[4-9]\|40\),*$' out)" -ge 3
-said "a budget between its sizes" '"size": "0.65"' out
+said "a budget between its sizes" '"size": "0.85"' out
 want "a budget below them" 1 "no size is that small" "$N" run "$demo/model" --size 0.3 -p x
 
 # Ctrl-C: what is done is counted.
