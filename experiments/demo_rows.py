@@ -19,7 +19,7 @@ from graph import Graph
 DEMO = os.path.join(run.HERE, "..", "examples", "demo")
 AXES = {"hidden": (192,), "expert_ffn": (64,), "shared_ffn": (128,)}
 SEQ, PACKS = 1024, 8                # as demo.sh
-SHORT, SCRATCH = 200, 1200          # steps of a distillation; of a model from scratch, as many as nesting took
+SHORT, SCRATCH = 200, 1200          # steps of a distillation; of a model from scratch
 LR_KD, LR = 1e-3, 2.5e-3
 TASK_N = 1000
 
@@ -85,7 +85,7 @@ class Rows:
         lines += [self.row(name) for name in ("width", "depth")]
         r = report.read(self.g.folder("scratch") + "/accuracy.json")["rows"][0]
         loss = nestar.curve(self.g.folder("scratch"))[-1][1]
-        lines += ["", f"The small size from scratch, with the {SCRATCH * SEQ * PACKS / 1e6:.1f} M tokens that all three sizes had together: "
+        lines += ["", f"The small size from scratch, with {SCRATCH * SEQ * PACKS / 1e6:.1f} M tokens: "
                       f"{100 * r['accuracy']:.1f} % ({100 * r['low']:.1f} to {100 * r['high']:.1f}), cross-entropy {loss:.4f}."]  # fmt: skip
         return lines
 
