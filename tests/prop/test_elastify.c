@@ -398,6 +398,17 @@ static double pair_kl(const json_t *report, const char *from, const char *to)
 
 /* Nothing moves, and one size is the parent under another name: documents that change between these two have no loss in training and
  * none in the report; those that change to or from the small one have. */
+/* What the nest.json of a folder says of caches. */
+static enum ns_handover handover_of(const char *dir)
+{
+    ns_err e = { 0 };
+    ns_ckpt *c = ns_ckpt_open(dir, NULL, &e);
+    assert_non_null(c);
+    const enum ns_handover how = c->variants.handover;
+    ns_ckpt_close(c);
+    return how;
+}
+
 static void changes_of_size(void **state)
 {
     static const char *const sizes[] = { "full", "F=hidden=32", "S=hidden=16,expert_ffn=24" };
@@ -421,6 +432,7 @@ static void changes_of_size(void **state)
     }
     assert_true(seen[0] > 0 && seen[1] > 0);
     assert_int_equal(json_array_size(json_object_get(report, "switches")), 9);
+    assert_int_equal(handover_of(out), NS_HANDOVER_CACHE);
     assert_true(fabs(pair_kl(report, "full", "full")) < 1e-6 && fabs(pair_kl(report, "full", "F")) < 1e-6);
     assert_true(pair_kl(report, "S", "full") > 1e-4 && pair_kl(report, "full", "S") > 1e-3);
     json_decref(report);
@@ -576,6 +588,15 @@ static void own_sizes(void **state)
     for (int i = 0; i < c->variants.n; i++)
         assert_string_equal(json_string_value(json_object_get(json_array_get(list, (size_t)i), "name")), c->variants.v[i].name);
     json_decref(report);
+    assert_int_equal(handover_of(on), NS_HANDOVER_AUTO);
+    o.change = 0.5;
+    char *changing = tiny_path(tiny_base, "on-changing");
+    if (ns_elastify(c, NULL, &o, changing, comm, NULL, &e) != 0)
+        fail_msg("%s", e.msg);
+    same_file(nested, changing, "router.safetensors");
+    assert_int_equal(handover_of(changing), NS_HANDOVER_CACHE);
+    free(changing);
+    o.change = 0;
     o.sizes.axes = "hidden";
     char *out = tiny_path(tiny_base, "axes");
     assert_int_equal(ns_elastify(c, NULL, &o, out, comm, NULL, &e), -1);
