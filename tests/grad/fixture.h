@@ -140,7 +140,7 @@ static inline void check_direction(const char *what, ns_real *x, const ns_real *
     free(x0);
     free(d);
     /* the second term is what rounding leaves of a quotient where the gradient is zero (a bias of all keys moves no softmax) */
-    if (!(fabs(got - want) <= 1e-6 * size + 4e-9 * fmax(1, fabs(up))))
+    if (!(fabs(got - want) <= 1e-6 * size + 1e-9 * fmax(1, fabs(up))))
         fail_msg("%s: the difference quotient is %.12g, the gradient says %.12g (terms %.3g)", what, got, want, size);
     if (!(size > 0))
         fail_msg("%s: no gradient at all", what);

@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "nestar.h"
 #include "store/safetensors.h"
+#include "prop/stopper.h"
 #include "tiny/tiny.h"
 #include "train/elastify.h"
 
@@ -254,19 +255,6 @@ static void starts_at_the_parent(void **state)
 
 /* ---- resuming ---- */
 
-struct stopper {
-    int left; /* steps until the interruption */
-    volatile int flag;
-};
-
-static void on_step(void *ctx, const json_t *line)
-{
-    struct stopper *s = ctx;
-    (void)line;
-    if (--s->left == 0)
-        s->flag = 1;
-}
-
 /* Interrupted in both stages, and finished, it writes what the run without interruptions writes. */
 static void resumes_bit_for_bit(void **state)
 {
@@ -277,7 +265,7 @@ static void resumes_bit_for_bit(void **state)
     for (int stop = 0; stop < 2; stop++) { /* after step 3 of stage one, after step 2 of stage two */
         ns_err e = { 0 };
         struct stopper s = { stop == 0 ? 3 : 5, 0 };
-        o.train.on_step = on_step;
+        o.train.on_step = stopper_step;
         o.train.on_step_ctx = &s;
         o.train.interrupted = &s.flag;
         assert_int_equal(ns_elastify(parent, NULL, &o, parts, comm, NULL, &e), -1);
@@ -448,7 +436,7 @@ static void changes_resume_and_spread(void **state)
     ns_elastify_opts o = changing(6, 0.6);
     char *whole = elastify("whole change", &o, NULL), *parts = tiny_path(tiny_base, "parts change"), *spread;
     struct stopper s = { 3, 0 };
-    o.train.on_step = on_step;
+    o.train.on_step = stopper_step;
     o.train.on_step_ctx = &s;
     o.train.interrupted = &s.flag;
     assert_int_equal(ns_elastify(parent, NULL, &o, parts, comm, NULL, &e), -1);

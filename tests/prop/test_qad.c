@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "forge/slice.h"
 #include "tensor/format.h"
+#include "prop/stopper.h"
 #include "tiny/tiny.h"
 #include "train/elastify.h"
 #include "train/folder_io.h"
@@ -397,19 +398,6 @@ static void gradients_go_straight_through(void **state)
 
 /* ---- going on, and what is refused ---- */
 
-struct stopper {
-    int left; /* steps until the interruption */
-    volatile int flag;
-};
-
-static void on_step(void *ctx, const json_t *line)
-{
-    struct stopper *s = ctx;
-    (void)line;
-    if (--s->left == 0)
-        s->flag = 1;
-}
-
 static void resumes_bit_for_bit(void **state)
 {
     (void)state;
@@ -418,7 +406,7 @@ static void resumes_bit_for_bit(void **state)
     ns_elastify_opts o = options((ns_quantize_opts){ .format = "nvfp4" });
     o.stage2_steps = 2;
     char *whole = distil("whole", &o, NULL), *parts = tiny_path(tiny_base, "parts");
-    o.train.on_step = on_step;
+    o.train.on_step = stopper_step;
     o.train.on_step_ctx = &s;
     o.train.interrupted = &s.flag;
     assert_int_equal(ns_elastify(parent, NULL, &o, parts, comm, NULL, &e), -1);
