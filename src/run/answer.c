@@ -110,7 +110,7 @@ static int choose_sizes(ns_answer *a, ns_err *e)
     for (int i = 0; i < v->n; i++)
         if (timed(a, v->v[i].name, e) < 0)
             return -1;
-    bool cache = a->o.handover == NS_HANDOVER_CACHE || (a->o.handover == NS_HANDOVER_AUTO && (v->assumed || v->handover == NS_HANDOVER_CACHE));
+    bool cache = a->o.handover == NS_HANDOVER_CACHE || (a->o.handover == NS_HANDOVER_AUTO && ns_engine_trusts_caches(a->s->en));
     ns_pace_choose(&a->pace, tick(a, NULL, 0), prompt, cache, &think, &answer);
     a->chosen[0] = (ns_segment){ NS_PHASE_ALL, 0, v->v[think].name };
     a->chosen[1] = (ns_segment){ NS_PHASE_ANSWER, 0, v->v[answer].name };

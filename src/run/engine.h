@@ -18,6 +18,8 @@ struct ns_engine {
 
 /* A cut for --size text ("fit:BYTES" included), validated against the stored blocks. */
 int ns_engine_cut(const ns_engine *en, const char *size, int context, ns_cut *out, char *name, size_t cap, ns_err *e);
+/* Were the sizes made to go on from each other's caches? nest.json says so, or it is the assumed published family. */
+bool ns_engine_trusts_caches(const ns_engine *en);
 /* What a handover from one size to another comes to: AUTO becomes CACHE or PREFILL; CACHE is refused where the shapes differ. */
 int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e);
 /* What closes a thought by force, appended: for the assumed family what its reference client puts in, else what the chat template writes

@@ -5,15 +5,20 @@
 #include "base/log.h"
 #include "run/session_impl.h"
 
-int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e)
+bool ns_engine_trusts_caches(const ns_engine *en)
 {
     const ns_variants *v = &en->ckpt->variants;
+    return v->handover == NS_HANDOVER_CACHE || v->assumed;
+}
+
+int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e)
+{
     bool fits = ns_cut_same_state(en->model.arch, from, to);
     if (how == NS_HANDOVER_CACHE && !fits)
         return ns_fail(e, NS_EINVAL, "its cache has another shape; use handover prefill");
     *out = how;
     if (how == NS_HANDOVER_AUTO)
-        *out = fits && (v->handover == NS_HANDOVER_CACHE || v->assumed) ? NS_HANDOVER_CACHE : NS_HANDOVER_PREFILL;
+        *out = fits && ns_engine_trusts_caches(en) ? NS_HANDOVER_CACHE : NS_HANDOVER_PREFILL;
     return 0;
 }
 
