@@ -25,7 +25,7 @@ extern "C" {
 
 /* ---- errors ---- */
 
-enum ns_code { NS_OK = 0, NS_EINVAL, NS_EIO, NS_ENOMEM, NS_EFORMAT, NS_EUNSUPPORTED, NS_ECANCELLED };
+enum ns_code { NS_OK = 0, NS_EINVAL, NS_EIO, NS_ENOMEM, NS_EFORMAT, NS_EUNSUPPORTED, NS_ECANCELLED, NS_EBUSY };
 
 typedef struct ns_err {
     int code;       /* enum ns_code; must be 0 before a call */

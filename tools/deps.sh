@@ -17,9 +17,10 @@ if command -v pkg-config >/dev/null 2>&1; then
     need libutf8proc-dev pkg-config --exists libutf8proc
     need libsqlite3-dev pkg-config --exists sqlite3
     need libedit-dev pkg-config --exists libedit
+    need libmicrohttpd-dev pkg-config --exists libmicrohttpd
     need libcmocka-dev pkg-config --exists cmocka
 else
-    missing="$missing pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libedit-dev libcmocka-dev"
+    missing="$missing pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libedit-dev libmicrohttpd-dev libcmocka-dev"
 fi
 [ -n "$missing" ] || exit 0
 

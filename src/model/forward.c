@@ -142,7 +142,7 @@ static int check(const ns_plan *p, const ns_item *items, int n_items, ns_err *e)
     return 0;
 }
 
-int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_step_tap *tap, ns_err *e)
+static int forward_one(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_step_tap *tap, ns_err *e)
 {
     const ns_model *m = p->model;
     if (check(p, items, n_items, e) != 0)
@@ -174,5 +174,17 @@ int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, con
     int rc = head(&st, x, s, e);
     for (int i = 0; i < n_items; i++)
         items[i].state->len += items[i].n;
+    return rc;
+}
+
+int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_step_tap *tap, ns_err *e)
+{
+    int rc = 0;
+    for (int i = 0, n; rc == 0 && i < n_items; i += n) {
+        const ns_plan *own = items[i].plan ? items[i].plan : p;
+        for (n = 1; i + n < n_items && (items[i + n].plan ? items[i + n].plan : p) == own; n++)
+            ;
+        rc = forward_one(own, items + i, n, s, tap, e);
+    }
     return rc;
 }

@@ -3,7 +3,7 @@
  *              widened once; matrices stay in the mapping and are used in their stored form
  *   ns_plan    a cut, prepared: which segments of each dimension are read. Costs kilobytes and microseconds; owns no weights
  *   ns_state   what one sequence remembers (state.h)
- *   ns_forward one step: any number of sequences, any number of tokens each, all at one plan
+ *   ns_forward one step: any number of sequences, any number of tokens each, each at its own size
  * Equations: the NemotronH architecture; every block is x += mixer(rmsnorm(x)). */
 #ifndef NS_MODEL_MODEL_H
 #define NS_MODEL_MODEL_H
@@ -72,6 +72,7 @@ void ns_plan_free(ns_plan *p);
 
 /* A sequence's share of a step. */
 typedef struct ns_item {
+    const ns_plan *plan; /* its size, where that is another than the step's; NULL */
     ns_state *state;
     const int *ids; /* [n], each below vocab_size */
     int n;
@@ -108,7 +109,8 @@ ns_scratch *ns_scratch_new(void);
 void ns_scratch_free(ns_scratch *s);
 
 /* Runs one step and advances every state. All tokens of all items together should not exceed NS_STEP_TOKENS: longer prompts go in
- * pieces. States must have room (ns_state_room) and the shape of the plan's cut. On error the states are in no defined position. */
+ * pieces. States must have room (ns_state_room) and the shape of their plan's cut. A sequence's results do not depend on its company, bit
+ * for bit. `p` may be NULL where every item has a plan. On error the states are in no defined position. */
 enum { NS_STEP_TOKENS = 512 };
 int ns_forward(const ns_plan *p, ns_item *items, int n_items, ns_scratch *s, const ns_step_tap *tap, ns_err *e);
 #endif
