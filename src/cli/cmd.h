@@ -20,6 +20,7 @@ int ns_cmd_problems(int argc, char **argv);
 int ns_cmd_quantize(int argc, char **argv);
 int ns_cmd_report(int argc, char **argv);
 int ns_cmd_run(int argc, char **argv);
+int ns_cmd_serve(int argc, char **argv);
 int ns_cmd_score(int argc, char **argv);
 int ns_cmd_slice(int argc, char **argv);
 int ns_cmd_synth(int argc, char **argv);

@@ -28,6 +28,7 @@ static const struct {
     { "elastify", "train all sizes of a nested checkpoint together", ns_cmd_elastify },
     { "plot", "curves of training logs", ns_cmd_plot },
     { "compare", "how far two checkpoints, formats or sizes are apart on a text", ns_cmd_compare },
+    { "serve", "the OpenAI API over every size, from one copy", ns_cmd_serve },
     { "score", "perplexity of a text, at one or more sizes", ns_cmd_score },
     { "eval", "accuracy on a task, at several sizes and budgets of thought", ns_cmd_eval },
     { "report", "a page and a model card from the results of eval", ns_cmd_report },
