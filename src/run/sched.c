@@ -78,7 +78,11 @@ ns_sched *ns_sched_new(ns_engine *en, const ns_sched_opts *o, ns_err *e)
     s->en = en;
     s->last = &s->first;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->work, NULL);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, &clock);
+    pthread_condattr_destroy(&clock);
     if (take_opts(s, o, e) != 0 || find_marks(s, e) != 0 || make_arrays(s, e) != 0) {
         ns_sched_free(s);
         return NULL;

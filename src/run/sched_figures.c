@@ -31,15 +31,21 @@ void ns_sched_name_auto(ns_sched *s)
 
 static void saw(ns_sched *s, double now, double first_token, double token_rate)
 {
+    s->load_saw = now;
     ns_load_saw(&s->load, now, first_token, token_rate, s->stats.waiting);
     ns_sched_name_auto(s);
 }
 
+bool ns_sched_idle(ns_sched *s)
+{
+    double now = ns_now();
+    if (now - s->load_saw >= 1.0)
+        saw(s, now, 0.0, 0.0);
+    return s->load.think + s->load.answer < 2 * (s->load.n_sizes - 1);
+}
+
 void ns_sched_auto(ns_sched *s, const char **think, const char **answer)
 {
-    pthread_mutex_lock(&s->lock);
-    saw(s, ns_now(), 0.0, 0.0); /* time went by */
-    pthread_mutex_unlock(&s->lock);
     *think = size_name(s, s->load.think);
     *answer = size_name(s, s->load.answer);
 }
@@ -57,6 +63,7 @@ void ns_sched_count_step(ns_sched *s, int read, int written, double seconds)
 {
     pthread_mutex_lock(&s->lock);
     s->stats.steps++;
+    ns_sched_idle(s);
     s->stats.prompt_tokens += (uint64_t)read;
     if (read)
         count_pace(&s->read_pace.tokens, &s->read_pace.seconds, read, seconds);

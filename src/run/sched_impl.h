@@ -41,6 +41,7 @@ struct ns_job {
     ns_session *session;
     ns_answer *answer;
     int from, n;         /* the stretch (run/stretch.h) that is being computed: its first token in the session, its tokens; 0: none */
+    int branch;          /* where it parts from the prefixes that are kept */
     bool reading;        /* it is the prompt, or all of the past again */
     bool read;           /* the prompt was */
     double stretch_began;
@@ -74,7 +75,8 @@ struct ns_sched {
     ns_job **of_item;
     ns_scratch *scratch;
     ns_prefix *prefix;   /* NULL: none */
-    ns_load load;
+    ns_load load;        /* written under the lock */
+    double load_saw;     /* when it saw something last */
     ns_answer_times times;
     uint64_t *bits;      /* of the vocabulary */
     double mean_run;     /* seconds that jobs ran, of late */
@@ -131,4 +133,6 @@ void ns_sched_count_end(ns_sched *s, ns_job *j);
 /* Sizes for a job that begins: what "auto" means now. */
 void ns_sched_auto(ns_sched *s, const char **think, const char **answer);
 void ns_sched_name_auto(ns_sched *s); /* the same for the figures; under the lock */
+/* Time goes by without a measurement; under the lock. True: "auto" is not back at the full size, so time matters. */
+bool ns_sched_idle(ns_sched *s);
 #endif

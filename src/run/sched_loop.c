@@ -1,14 +1,29 @@
 /* The loop: who begins, what goes into a step, who is done. One thread runs it, and computes and calls back without the lock. */
+#include <time.h>
+
 #include "base/log.h"
 #include "run/sched_impl.h"
 
 /* ---- in and out ---- */
 
+/* A second, or until there is something to do. */
+static void wait_a_second(ns_sched *s)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec++;
+    pthread_cond_timedwait(&s->work, &s->lock, &t);
+}
+
 static bool wait_for_work(ns_sched *s)
 {
     pthread_mutex_lock(&s->lock);
-    while (!s->n_jobs && !s->stopping)
-        pthread_cond_wait(&s->work, &s->lock);
+    while (!s->n_jobs && !s->stopping) {
+        if (ns_sched_idle(s))
+            wait_a_second(s);
+        else
+            pthread_cond_wait(&s->work, &s->lock);
+    }
     bool more = s->n_jobs > 0;
     pthread_mutex_unlock(&s->lock);
     return more;

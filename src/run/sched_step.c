@@ -1,4 +1,6 @@
 /* A job between two steps: its next stretch, the tokens that it hands out. */
+#include <stdio.h>
+
 #include "base/log.h"
 #include "run/sched_impl.h"
 
@@ -9,13 +11,15 @@ static int computed_of(const ns_job *j)
     return j->session->state->len - j->from;
 }
 
-/* Where, in the prompt that is being read, a prefix is to be kept next: every NS_STEP_TOKENS, and as near its end as may be; 0: nowhere. */
+/* Where, in the prompt that is being read, a prefix is to be kept next: every NS_STEP_TOKENS, where it parts from what is kept, and as near
+ * its end as may be; 0: nowhere. */
 static int next_keep(const ns_sched *s, const ns_job *j, int at)
 {
-    int last = ns_stretch_last_cut((int)j->asked.n_ids), step = (at / NS_STEP_TOKENS + 1) * NS_STEP_TOKENS;
+    int last = ns_stretch_last_cut((int)j->asked.n_ids), next = (at / NS_STEP_TOKENS + 1) * NS_STEP_TOKENS;
     if (!s->prefix || !j->reading || j->session->mixed || at >= last)
         return 0;
-    return step < last ? step : last;
+    next = j->branch > at && j->branch < next ? j->branch : next;
+    return next < last ? next : last;
 }
 
 int ns_job_piece(const ns_sched *s, const ns_job *j, int most)
@@ -34,6 +38,7 @@ static void begin_stretch(ns_sched *s, ns_job *j)
     int limit = ns_stretch_last_cut(j->n);
     if (!j->reading || !s->prefix || limit == 0)
         return;
+    j->branch = ns_prefix_branch(s->prefix, x->state, x->ids, limit);
     int kept = ns_prefix_get(s->prefix, x->state, x->ids, limit);
     if (!j->read)
         j->result.cached_tokens = (size_t)kept;
@@ -88,8 +93,7 @@ static void count_used(ns_sched_result *r, const char *size)
         i--;
         size = "other";
     }
-    if (i == r->n_used || strcmp(size, "other") == 0)
-        strncpy(r->used[i].size, size, sizeof r->used[i].size - 1);
+    snprintf(r->used[i].size, sizeof r->used[i].size, "%s", size);
     r->n_used = i == r->n_used ? i + 1 : r->n_used;
     r->used[i].tokens++;
 }
