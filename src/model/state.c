@@ -108,13 +108,50 @@ int ns_state_adopt(ns_state *s, const ns_cut *cut, ns_err *e)
     return 0;
 }
 
-struct ns_mark {
-    int len;
-    size_t floats;
-    float *data; /* conv and ssm of every layer, in order */
-};
+/* ---- parts ---- */
 
-static size_t recurrent_floats(const ns_state *s)
+static bool has_kv(const ns_state *s, int layer)
+{
+    return s->cut.layer[layer].keep && s->arch->layers[layer].kind == NS_LAYER_ATTENTION;
+}
+
+size_t ns_state_rows_bytes(const ns_state *s, int n)
+{
+    size_t layers = 0;
+    for (int i = 0; i < s->arch->n_layers; i++)
+        layers += has_kv(s, i);
+    return 2 * layers * (size_t)s->arch->n_kv_heads * (size_t)n * ns_state_row(s);
+}
+
+/* [layer][kv head][k, v][n][head_dim], one of the two directions. */
+static void copy_rows(const ns_state *s, int from, int n, uint8_t *out, const uint8_t *in)
+{
+    size_t row = ns_state_row(s), bytes = (size_t)n * row;
+    for (int i = 0; i < s->arch->n_layers; i++)
+        for (int g = 0; has_kv(s, i) && g < 2 * s->arch->n_kv_heads; g++) {
+            size_t head = (size_t)(g / 2) * (size_t)s->context + (size_t)from;
+            uint8_t *cache = (g % 2 ? s->layer[i].v : s->layer[i].k) + head * row;
+            if (out) {
+                memcpy(out, cache, bytes);
+                out += bytes;
+            } else {
+                memcpy(cache, in, bytes);
+                in += bytes;
+            }
+        }
+}
+
+void ns_state_rows_out(const ns_state *s, int from, int n, uint8_t *rows)
+{
+    copy_rows(s, from, n, rows, NULL);
+}
+
+void ns_state_rows_in(ns_state *s, int from, int n, const uint8_t *rows)
+{
+    copy_rows(s, from, n, NULL, rows);
+}
+
+size_t ns_state_recurrent(const ns_state *s)
 {
     size_t n = 0;
     for (int i = 0; i < s->arch->n_layers; i++)
@@ -122,10 +159,36 @@ static size_t recurrent_floats(const ns_state *s)
     return n;
 }
 
+void ns_state_recurrent_out(const ns_state *s, float *parts)
+{
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        const ns_layer_state *l = &s->layer[i];
+        memcpy(parts, l->conv, l->conv_len * sizeof *parts);
+        memcpy(parts + l->conv_len, l->ssm, l->ssm_len * sizeof *parts);
+        parts += l->conv_len + l->ssm_len;
+    }
+}
+
+void ns_state_recurrent_in(ns_state *s, const float *parts)
+{
+    for (int i = 0; i < s->arch->n_layers; i++) {
+        const ns_layer_state *l = &s->layer[i];
+        memcpy(l->conv, parts, l->conv_len * sizeof *parts);
+        memcpy(l->ssm, parts + l->conv_len, l->ssm_len * sizeof *parts);
+        parts += l->conv_len + l->ssm_len;
+    }
+}
+
+struct ns_mark {
+    int len;
+    size_t floats;
+    float *data; /* the recurrent parts */
+};
+
 ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
 {
     ns_mark *m = calloc(1, sizeof *m);
-    size_t n = recurrent_floats(s);
+    size_t n = ns_state_recurrent(s);
     if (!m || !(m->data = malloc((n ? n : 1) * sizeof(float)))) {
         free(m);
         ns_fail(e, NS_ENOMEM, "a mark of the state: out of memory");
@@ -133,27 +196,15 @@ ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
     }
     m->len = s->len;
     m->floats = n;
-    float *p = m->data;
-    for (int i = 0; i < s->arch->n_layers; i++) {
-        const ns_layer_state *l = &s->layer[i];
-        memcpy(p, l->conv, l->conv_len * sizeof *p);
-        memcpy(p + l->conv_len, l->ssm, l->ssm_len * sizeof *p);
-        p += l->conv_len + l->ssm_len;
-    }
+    ns_state_recurrent_out(s, m->data);
     return m;
 }
 
 int ns_state_rewind(ns_state *s, const ns_mark *m, ns_err *e)
 {
-    if (m->len > s->len || m->floats != recurrent_floats(s))
+    if (m->len > s->len || m->floats != ns_state_recurrent(s))
         return ns_fail(e, NS_EINVAL, "rewind: the mark is not of this state's past");
-    const float *p = m->data;
-    for (int i = 0; i < s->arch->n_layers; i++) {
-        const ns_layer_state *l = &s->layer[i];
-        memcpy(l->conv, p, l->conv_len * sizeof *p);
-        memcpy(l->ssm, p + l->conv_len, l->ssm_len * sizeof *p);
-        p += l->conv_len + l->ssm_len;
-    }
+    ns_state_recurrent_in(s, m->data);
     s->len = m->len;
     return 0;
 }
@@ -198,11 +249,6 @@ static void header(const ns_state *s, ns_buf *b)
         ns_buf_addc(b, s->cut.layer[i].keep ? s->arch->layers[i].kind : '.');
         ns_buf_add(b, n, sizeof n);
     }
-}
-
-static bool has_kv(const ns_state *s, int layer)
-{
-    return s->cut.layer[layer].keep && s->arch->layers[layer].kind == NS_LAYER_ATTENTION;
 }
 
 int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e)

@@ -45,6 +45,16 @@ ns_mark *ns_state_mark(const ns_state *s, ns_err *e);
 int ns_state_rewind(ns_state *s, const ns_mark *m, ns_err *e);
 void ns_mark_free(ns_mark *m);
 
+/* Parts of a state, to keep them elsewhere: what n tokens from `from` on left in the keys and values (ns_state_rows_bytes(s, n) bytes), and
+ * the recurrent parts as they are now (ns_state_recurrent(s) floats). They fit states of the same cut, kv type and number of floats,
+ * whatever their context. The length is the caller's to set. */
+size_t ns_state_rows_bytes(const ns_state *s, int n);
+void ns_state_rows_out(const ns_state *s, int from, int n, uint8_t *rows);
+void ns_state_rows_in(ns_state *s, int from, int n, const uint8_t *rows);
+size_t ns_state_recurrent(const ns_state *s);
+void ns_state_recurrent_out(const ns_state *s, float *parts);
+void ns_state_recurrent_in(ns_state *s, const float *parts);
+
 /* A file with the state and `ids`, the tokens it has seen (s->len of them). Load refuses a file of another architecture, another
  * state shape, another kv type, or more tokens than there is room for. `ids` is malloc'ed for the caller. */
 int ns_state_save(const ns_state *s, const int *ids, const char *path, ns_err *e);
