@@ -1,9 +1,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/json.h"
 #include "serve/api.h"
+#include "text/utf8.h"
 
 static const char *type_of(int status)
 {
@@ -15,6 +17,11 @@ static const char *type_of(int status)
     }
 }
 
+static void cut(char *s)
+{
+    s[ns_utf8_valid(s, strlen(s))] = 0;
+}
+
 int ns_api_fail(ns_api_error *e, int status, const char *code, const char *param, const char *fmt, ...)
 {
     va_list args;
@@ -23,6 +30,8 @@ int ns_api_fail(ns_api_error *e, int status, const char *code, const char *param
     va_start(args, fmt);
     vsnprintf(e->message, sizeof e->message, fmt, args);
     va_end(args);
+    cut(e->param); /* both may quote the client, and end inside a character */
+    cut(e->message);
     return -1;
 }
 

@@ -1,0 +1,102 @@
+/* Texts: contents that come as a string or in parts, and arguments that come as JSON inside a string. */
+#include <string.h>
+
+#include "base/json.h"
+#include "serve/api_request.h"
+
+#define TALK NS_IN_TALK
+static const ns_field part_fields[] = {
+    { "type", TALK, .take = ns_take_word },
+    { "text", TALK, .take = ns_take_string, .to = NS_AT(m.text) },
+    { "refusal", TALK, .take = ns_take_string, .to = NS_AT(m.text) },
+    { "annotations", NS_IN_RESPONSES, .take = ns_take_skip },
+    { "logprobs", NS_IN_RESPONSES, .take = ns_take_skip },
+    { "prompt_cache_breakpoint", TALK, .take = ns_take_skip },
+    { 0 },
+};
+
+static const struct {
+    const char *type, *member;
+    unsigned part;
+} kinds[] = {
+    { "text", "text", NS_PART_CHAT },          { "refusal", "refusal", NS_PART_REFUSAL },          { "input_text", "text", NS_PART_INPUT },
+    { "output_text", "text", NS_PART_OUTPUT }, { "reasoning_text", "text", NS_PART_REASONING }, { "summary_text", "text", NS_PART_SUMMARY },
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+/* The kind first: of an image its other members are not what is wrong with it. */
+static int kind_of(ns_take *t, json_t *part, unsigned parts)
+{
+    const char *expected = NULL, *type = json_string_value(json_object_get(part, "type"));
+    if (!json_is_object(part))
+        return ns_take_expected(t, "an object", part);
+    if (!type)
+        return ns_take_missing(t, "type");
+    for (int i = 0; i < N_KINDS; i++) {
+        if (strcmp(kinds[i].type, type) == 0 && kinds[i].part & parts)
+            return i;
+        if (!expected && kinds[i].part & parts)
+            expected = kinds[i].type;
+    }
+    ns_take_enter(t, "type");
+    return ns_take_fail(t, "invalid_value", "\"%.60s\" is not supported here; expected \"%s\"", type, expected);
+}
+
+static int add_part(ns_take *t, json_t *part, unsigned parts, ns_buf *out)
+{
+    int kind = kind_of(t, part, parts);
+    t->m.text = NULL;
+    if (kind < 0 || ns_take_members(t, part, part_fields) != 0)
+        return -1;
+    if (!t->m.text)
+        return ns_take_missing(t, kinds[kind].member);
+    ns_buf_add(out, json_string_value(t->m.text), json_string_length(t->m.text));
+    return 0;
+}
+
+json_t *ns_take_text(ns_take *t, json_t *v, unsigned parts)
+{
+    ns_buf b = { 0 };
+    json_t *text = NULL;
+    if (json_is_string(v))
+        return json_incref(v);
+    if (!json_is_array(v)) {
+        ns_take_expected(t, "a string or an array of parts", v);
+        return NULL;
+    }
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        size_t was = ns_take_enter_at(t, i);
+        if (i)
+            ns_buf_addc(&b, '\n');
+        if (add_part(t, json_array_get(v, i), parts, &b) != 0)
+            goto out;
+        ns_take_leave(t, was);
+    }
+    text = b.failed ? NULL : json_stringn(b.data ? b.data : "", b.len);
+    if (!text)
+        ns_take_no_memory(t);
+out:
+    ns_buf_release(&b);
+    return text;
+}
+
+json_t *ns_take_arguments(ns_take *t, const json_t *v)
+{
+    ns_err e = { 0 };
+    const char *text = json_string_value(v);
+    size_t n = json_string_length(v);
+    if (!text) {
+        ns_take_expected(t, "a string of JSON", v);
+        return NULL;
+    }
+    if (!ns_take_shallow(text, n)) {
+        ns_take_fail(t, "invalid_value", "JSON nested deeper than %d", NS_API_DEPTH);
+        return NULL;
+    }
+    json_t *arguments = n ? ns_json_parse(text, n, false, "arguments", &e) : json_object();
+    if (arguments && json_is_object(arguments))
+        return arguments;
+    ns_take_fail(t, "invalid_value", "%s", arguments ? "expected a JSON object" : e.msg);
+    json_decref(arguments);
+    return NULL;
+}
