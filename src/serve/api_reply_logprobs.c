@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "serve/api_reply_impl.h"
 #include "text/utf8.h"
@@ -103,18 +104,24 @@ json_t *ns_api_logprobs_take(ns_api_choice *c, const ns_piece *p)
     return out;
 }
 
+/* The first that has its text counts. A text with NUL has no place here: parsers refuse it as a key. */
+static void add_by_text(json_t *map, const json_t *e)
+{
+    const json_t *token = json_object_get(e, "token");
+    const char *text = json_string_value(token);
+    size_t n = json_string_length(token);
+    if (text && !memchr(text, 0, n) && !json_object_getn(map, text, n))
+        json_object_setn(map, text, n, json_object_get(e, "logprob"));
+}
+
 /* Alternatives by their text, the likeliest of those that look alike; the token itself is among them. */
 static json_t *by_text(const json_t *e)
 {
-    json_t *map = json_object(), *a, *text = json_object_get(e, "token");
+    json_t *map = json_object(), *a;
     size_t i;
-    json_array_foreach(json_object_get(e, "top_logprobs"), i, a) {
-        const json_t *t = json_object_get(a, "token");
-        if (!json_object_getn(map, json_string_value(t), json_string_length(t)))
-            json_object_setn(map, json_string_value(t), json_string_length(t), json_object_get(a, "logprob"));
-    }
-    if (!json_object_getn(map, json_string_value(text), json_string_length(text)))
-        json_object_setn(map, json_string_value(text), json_string_length(text), json_object_get(e, "logprob"));
+    json_array_foreach(json_object_get(e, "top_logprobs"), i, a)
+        add_by_text(map, a);
+    add_by_text(map, e);
     return map;
 }
 
