@@ -13,6 +13,9 @@ typedef struct ns_grammar ns_grammar;
 ns_grammar *ns_grammar_object(ns_err *e); /* any JSON object */
 /* A value that the JSON Schema describes. A keyword that is not held (it would change what is allowed) is refused, by name and place. */
 ns_grammar *ns_grammar_schema(const json_t *schema, ns_err *e);
+/* One call of a function of `tools` (as in a chat request; flat ones of Responses too) in the markup of the Nemotron 3 template; of the one
+ * named `only`, where that is not NULL. */
+ns_grammar *ns_grammar_call(const json_t *tools, const char *only, ns_err *e);
 void ns_grammar_free(ns_grammar *g);
 
 typedef struct ns_grammar_vocab ns_grammar_vocab;
@@ -25,6 +28,7 @@ void ns_grammar_walk_free(ns_grammar_walk *w);
 /* The next bytes of the answer. -1: not allowed, and the walk is as before. */
 int ns_grammar_take(ns_grammar_walk *w, const char *bytes, size_t n);
 bool ns_grammar_complete(const ns_grammar_walk *w); /* the answer may end here */
-/* Sets the bits of all tokens whose bytes may come next. None where the answer is complete and nothing may follow. */
-void ns_grammar_mask(const ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bits);
+/* Bit id for every token of the vocabulary whose bytes may come next; the others' bits are cleared. None where the answer is complete and
+ * nothing may follow; else, over a vocabulary with every byte, there is one. */
+void ns_grammar_mask(ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bits);
 #endif

@@ -1,0 +1,180 @@
+/* The tokens that may come next. What a set of threads allows is all that each of them allows, so threads are taken apart by what is
+ * quickest: where most tokens are content, those are known beforehand and only the rest of the vocabulary is walked. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "text/grammar_impl.h"
+
+/* A set grown beyond this is no longer surely what the sets of all threads together would be, from which threads may have been dropped. */
+enum { CROWD = NS_GRAM_THREADS / 4 };
+
+static void set_bit(uint64_t *bits, int id)
+{
+    bits[id / 64] |= UINT64_C(1) << id % 64;
+}
+
+/* Tokens of twigs [i, end) along which the threads of levels[0] survive. -1: a crowd, or memory is out. */
+static int walk_tree(ns_gram_run *r, ns_gram_level *levels, const ns_gram_vtree *t, uint32_t i, uint32_t end, size_t limit, uint64_t *bits)
+{
+    while (i < end) {
+        const ns_gram_twig *x = &t->twigs[i];
+        const ns_gram_level *above = &levels[x->depth - 1];
+        r->n = above->to;
+        r->n_frames = above->frames;
+        ns_gram_step(r, above->from, above->to, x->byte);
+        if (r->failed || r->n - r->set > limit)
+            return -1;
+        if (r->n == r->set) {
+            i = x->skip;
+            continue;
+        }
+        levels[x->depth] = (ns_gram_level){ r->set, r->n, r->n_frames };
+        for (uint32_t k = x->first; k < t->twigs[i + 1].first; k++)
+            set_bit(bits, t->ids[k]);
+        i++;
+    }
+    return 0;
+}
+
+/* The node whose content thread t takes, but for bytes that have an edge at its own node; 0: none. */
+static uint32_t content_node(const ns_gram_run *r, const ns_gram_thread *t)
+{
+    const ns_gram_node *x = &r->g->nodes[t->node];
+    if (x->cls)
+        return t->node;
+    return x->c && r->g->nodes[x->c].cls && (x->kind != NS_GRAM_KEY || ns_gram_extra(r, t)) ? x->c : 0;
+}
+
+static void add_plain(const ns_grammar_vocab *v, enum ns_gram_class cls, uint32_t chars, uint64_t *bits)
+{
+    const ns_gram_plain *p = &v->plain[cls];
+    bool all = chars == NS_GRAM_ANY;
+    if (chars == 0)
+        return;
+    const uint64_t *upto = p->upto[all ? NS_GRAM_SHORT : chars < NS_GRAM_SHORT ? chars : NS_GRAM_SHORT - 1];
+    for (size_t i = 0; i < v->words; i++)
+        bits[i] |= upto[i];
+    for (uint32_t i = 0; !all && i < p->n_longer; i++)
+        if (p->chars[i] <= chars)
+            set_bit(bits, p->longer[i]);
+}
+
+typedef struct masking {
+    ns_gram_run *r;
+    const ns_grammar_walk *w;
+    const ns_grammar_vocab *v;
+    uint64_t *bits;
+} masking;
+
+/* An empty set above the walk's own. */
+static void begin(masking *k)
+{
+    k->r->n = k->w->now;
+    k->r->n_frames = k->w->now_frames;
+    k->r->failed = false;
+}
+
+static void add(masking *k, ns_gram_thread t)
+{
+    k->r->failed |= !ns_gram_reserve(k->r);
+    if (!k->r->failed)
+        k->r->threads[k->r->n++] = t;
+}
+
+/* Walks the set since begin, which is kept. */
+static int walk(masking *k, const ns_gram_vtree *t, uint32_t from, uint32_t end, size_t limit)
+{
+    size_t top = k->r->n;
+    if (k->r->failed || top - k->w->now > limit)
+        return -1;
+    k->w->levels[0] = (ns_gram_level){ k->w->now, top, k->w->now_frames };
+    int rc = walk_tree(k->r, k->w->levels, t, from, end, limit, k->bits);
+    k->r->n = top;
+    return rc;
+}
+
+static int walk_below(masking *k, unsigned char c, bool clear)
+{
+    const ns_gram_vtree *t = &k->v->all;
+    uint32_t i = 0;
+    while (i < t->n && t->twigs[i].byte != c)
+        i = t->twigs[i].skip;
+    if (i == t->n)
+        return 0;
+    for (uint32_t j = t->twigs[i].first; clear && j < t->twigs[t->twigs[i].skip].first; j++)
+        k->bits[t->ids[j] / 64] &= ~(UINT64_C(1) << t->ids[j] % 64);
+    return walk(k, t, i, t->twigs[i].skip, CROWD);
+}
+
+/* A thread that takes content but for the bytes of its own edges: no other may have set bits yet. */
+static int mask_almost(masking *k, ns_gram_thread t, uint32_t like)
+{
+    const ns_grammar *g = k->r->g;
+    enum ns_gram_class cls = (enum ns_gram_class)g->nodes[like].cls;
+    begin(k);
+    add(k, t);
+    add_plain(k->v, cls, NS_GRAM_ANY, k->bits);
+    for (uint32_t e = g->nodes[t.node].edges; e; e = g->edges[e].next)
+        if (walk_below(k, g->edges[e].lo, true) < 0)
+            return -1;
+    return walk(k, &k->v->plain[cls].rest, 0, k->v->plain[cls].rest.n, CROWD);
+}
+
+static int mask_content(masking *k, enum ns_gram_class cls)
+{
+    const ns_gram_run *r = k->r;
+    begin(k);
+    for (size_t i = 0; i < k->w->now; i++) {
+        ns_gram_thread t = r->threads[i];
+        const ns_gram_node *x = &r->g->nodes[t.node];
+        if (x->cls != cls)
+            continue;
+        add_plain(k->v, cls, x->a == NS_GRAM_ANY ? x->a : x->a - t.count + 1, k->bits); /* this character is counted already */
+        add(k, t);
+    }
+    return walk(k, &k->v->plain[cls].rest, 0, k->v->plain[cls].rest.n, CROWD);
+}
+
+/* -1: a crowd. */
+static int mask_apart(masking *k)
+{
+    const ns_gram_run *r = k->r;
+    size_t almost = k->w->now;
+    for (size_t i = 0; i < k->w->now && almost == k->w->now; i++) {
+        uint32_t like = content_node(r, &r->threads[i]);
+        if (like && like != r->threads[i].node) {
+            almost = i;
+            if (mask_almost(k, r->threads[i], like) < 0)
+                return -1;
+        }
+    }
+    for (int c = NS_GRAM_STRING; c < NS_GRAM_CLASSES; c++)
+        if (mask_content(k, (enum ns_gram_class)c) < 0)
+            return -1;
+    begin(k);
+    for (size_t i = 0; i < k->w->now; i++)
+        if (i != almost && !r->g->nodes[r->threads[i].node].cls)
+            add(k, r->threads[i]);
+    return walk(k, &k->v->all, 0, k->v->all.n, CROWD);
+}
+
+void ns_grammar_mask(ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bits)
+{
+    masking k = { .r = w->run, .w = w, .v = v, .bits = bits };
+    memset(bits, 0, v->words * sizeof *bits);
+    if (w->n_levels < v->depth + 1) {
+        ns_gram_level *p = realloc(w->levels, (v->depth + 1) * sizeof *p);
+        if (!p)
+            return;
+        w->levels = p;
+        w->n_levels = v->depth + 1;
+    }
+    if (mask_apart(&k) < 0) {
+        memset(bits, 0, v->words * sizeof *bits);
+        begin(&k);
+        for (size_t i = 0; i < w->now; i++)
+            add(&k, w->run->threads[i]);
+        walk(&k, &v->all, 0, v->all.n, NS_GRAM_THREADS);
+    }
+    begin(&k);
+}
