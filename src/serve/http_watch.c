@@ -127,17 +127,13 @@ static void probe(ns_http_reply *r, double now)
 }
 
 /* The caller has not finished: is there still somebody to answer to? */
-static void check_peer(ns_http *h, ns_http_conn *c, double now)
+static void check_peer(ns_http_reply *r, short seen, double now)
 {
-    ns_http_reply *r = c->reply;
-    struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
-    if (poll(&p, 1, 0) < 0)
-        return;
-    if (p.revents & (POLLERR | POLLHUP | POLLNVAL))
+    if (seen & (POLLERR | POLLHUP | POLLNVAL))
         ns_http_kill(r);
-    else if (p.revents & POLLRDHUP && r->state == NS_HTTP_WAITING && (r->old || h->tls)) /* no probe for these: taken as gone */
+    else if (seen & POLLRDHUP && r->state == NS_HTTP_WAITING && (r->old || r->h->tls)) /* no probe for these: taken as gone */
         ns_http_kill(r);
-    else if (p.revents & POLLRDHUP)
+    else if (seen & POLLRDHUP)
         probe(r, now);
     else if (is_events(r) && now - r->touched > SILENCE) /* proxies end what is silent for a minute */
         comment(r);
@@ -146,10 +142,19 @@ static void check_peer(ns_http *h, ns_http_conn *c, double now)
 static void look(ns_http *h, double now)
 {
     for (ns_http_conn *c = h->conns; c; c = c->next) {
-        if (c->reply && c->reply->held && !c->reply->dead)
-            check_peer(h, c, now);
-        else
-            check_pace(h, c, now);
+        ns_http_reply *r = c->reply;
+        struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
+        if (poll(&p, 1, 0) < 0)
+            p.revents = 0;
+        if (r && r->held && !r->dead) {
+            check_peer(r, p.revents, now);
+            continue;
+        }
+        check_pace(h, c, now);
+        /* libmicrohttpd 0.9.75 does not see an end that came together with the bytes before it; this makes it look again. What is unread
+         * stays to be read. */
+        if (p.revents & POLLRDHUP && (!r || r->state == NS_HTTP_RECEIVING))
+            shutdown(c->fd, SHUT_RD);
     }
     drain_all(h, now);
 }
