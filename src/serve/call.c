@@ -18,7 +18,7 @@ struct ns_call {
     ns_server *s;
     struct ns_call *next, **link; /* among the server's */
     ns_api_request request;
-    ns_job job;
+    ns_call_job job;
     char id[48], request_id[80];
     ns_http_reply *reply;
     ns_api_reply *text;
@@ -77,7 +77,7 @@ static void free_call(struct ns_call *c)
     free(c->choice);
     free(c->ticket);
     ns_api_reply_free(c->text);
-    ns_job_release(&c->job);
+    ns_call_job_release(&c->job);
     ns_api_request_release(&c->request);
     ns_buf_release(&c->out);
     pthread_mutex_destroy(&c->lock);
@@ -218,7 +218,7 @@ static int prepare(struct ns_call *c)
 {
     size_t n = (size_t)c->request.n;
     ns_err e = { 0 };
-    if (ns_job_init(&c->job, c->s, &c->request, &c->error) != 0)
+    if (ns_call_job_init(&c->job, c->s, &c->request, &c->error) != 0)
         return -1;
     c->choice = calloc(n, sizeof *c->choice);
     c->ticket = calloc(n, sizeof *c->ticket);

@@ -1,4 +1,4 @@
-/* Inside serve/: what server.c, job.c, call.c and status.c share. */
+/* Inside serve/: what server.c, call_job.c, call.c and status.c share. */
 #ifndef NS_SERVE_SERVER_IMPL_H
 #define NS_SERVE_SERVER_IMPL_H
 #include <pthread.h>
@@ -25,18 +25,18 @@ struct ns_server {
     struct ns_call *calls;         /* those being answered */
 };
 
-/* ---- job.c: what a request asks of the scheduler ---- */
+/* ---- call_job.c: what a request asks of the scheduler ---- */
 
-typedef struct ns_job {
+typedef struct ns_call_job {
     ns_ids prompt;
     ns_segment segment[2];
     char size[64], think[64], answer[64]; /* as the scheduler takes them */
     ns_grammar *grammar; /* NULL: none */
     ns_sched_job job;    /* points into this struct */
-} ns_job;
+} ns_call_job;
 
-int ns_job_init(ns_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e);
-void ns_job_release(ns_job *j);
+int ns_call_job_init(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e);
+void ns_call_job_release(ns_call_job *j);
 
 /* ---- call.c: a request being answered ---- */
 

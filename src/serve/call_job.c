@@ -25,7 +25,7 @@ static int size_of(const ns_server *s, const char *name, const char *param, char
     return 0;
 }
 
-static int choose_sizes(ns_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
+static int choose_sizes(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
 {
     if (size_of(s, r->model, "model", j->size, e) != 0)
         return -1;
@@ -61,7 +61,7 @@ static int too_long(const ns_server *s, size_t tokens, ns_api_error *e)
     return ns_api_fail(e, 400, "context_length_exceeded", NULL, "a prompt of %zu tokens or more: the context has %d", tokens, s->o.sched.context);
 }
 
-static int render(ns_job *j, const ns_server *s, const ns_api_request *r, ns_err *why)
+static int render(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_err *why)
 {
     ns_prompt prompt;
     if (json_object_set_new(r->chat, "add_generation_prompt", json_true()) != 0)
@@ -75,7 +75,7 @@ static int render(ns_job *j, const ns_server *s, const ns_api_request *r, ns_err
     return rc;
 }
 
-static int read_prompt(ns_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
+static int read_prompt(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
 {
     ns_err why = { 0 };
     int rc = 0;
@@ -124,7 +124,7 @@ static ns_sampling sampling_of(const ns_server *s, const ns_api_request *r)
     return a;
 }
 
-static int read_grammar(ns_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
+static int read_grammar(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
 {
     const bool call = r->tool_choice == NS_API_TOOLS_REQUIRED || r->tool_choice == NS_API_TOOLS_NAMED;
     ns_err why = { 0 };
@@ -144,9 +144,9 @@ static bool has_thoughts(const ns_server *s)
     return s->en->tokenizer && ns_tokenizer_find(s->en->tokenizer, "</think>", strlen("</think>")) >= 0;
 }
 
-int ns_job_init(ns_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
+int ns_call_job_init(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
 {
-    *j = (ns_job){ 0 };
+    *j = (ns_call_job){ 0 };
     j->job.answer = (ns_answer_opts){ .handover = handover_of(r->handover), .max_tokens = r->max_tokens, .deadline = r->deadline_ms / 1e3 };
     if (has_thoughts(s))
         j->job.answer.think_budget = !r->thinks ? NS_THINK_NONE : r->think_budget > 0 ? r->think_budget : NS_THINK_FREE;
@@ -154,13 +154,13 @@ int ns_job_init(ns_job *j, const ns_server *s, const ns_api_request *r, ns_api_e
     j->job.top_logprobs = r->logprobs ? r->top_logprobs : -1;
     if (choose_sizes(j, s, r, e) == 0 && read_prompt(j, s, r, e) == 0 && read_grammar(j, s, r, e) == 0)
         return 0;
-    ns_job_release(j);
+    ns_call_job_release(j);
     return -1;
 }
 
-void ns_job_release(ns_job *j)
+void ns_call_job_release(ns_call_job *j)
 {
     ns_ids_release(&j->prompt);
     ns_grammar_free(j->grammar);
-    *j = (ns_job){ 0 };
+    *j = (ns_call_job){ 0 };
 }
