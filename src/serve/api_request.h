@@ -60,6 +60,8 @@ size_t ns_take_enter_at(ns_take *t, size_t index);
 void ns_take_leave(ns_take *t, size_t where);
 int ns_take_missing(ns_take *t, const char *member);
 int ns_take_expected(ns_take *t, const char *what, const json_t *v); /* "expected WHAT, found .." */
+/* The string that says what kind of object v is ("type", "role") and so which members it has; NULL after an error. */
+const char *ns_take_kind(ns_take *t, const json_t *v, const char *member);
 
 int ns_take_members(ns_take *t, json_t *v, const ns_field *fields);
 /* For each element, with the path at it. */

@@ -154,11 +154,9 @@ static json_t *content(ns_take *t, const struct role *role)
 static int take_message(ns_take *t, json_t *v)
 {
     const struct role *role = roles, *end = roles + sizeof roles / sizeof *roles;
-    const char *name = json_string_value(json_object_get(v, "role"));
-    if (!json_is_object(v))
-        return ns_take_expected(t, "an object", v);
+    const char *name = ns_take_kind(t, v, "role");
     if (!name)
-        return ns_take_missing(t, "role");
+        return -1;
     while (role < end && strcmp(role->name, name) != 0)
         role++;
     if (role == end) {

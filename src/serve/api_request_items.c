@@ -148,13 +148,11 @@ static const struct {
 
 static int take_item(ns_take *t, json_t *v)
 {
-    const char *type = json_string_value(json_object_get(v, "type"));
-    if (!json_is_object(v))
-        return ns_take_expected(t, "an object", v);
-    if (!type && json_object_get(v, "role"))
-        type = "message"; /* the short form */
+    const json_t *named = json_object_get(v, "type");
+    bool short_form = json_object_get(v, "role") && (!named || json_is_null(named));
+    const char *type = short_form ? "message" : ns_take_kind(t, v, "type");
     if (!type)
-        return ns_take_missing(t, "type");
+        return -1;
     for (size_t i = 0; i < sizeof items / sizeof *items; i++)
         if (strcmp(items[i].type, type) == 0) {
             memset(&t->m, 0, sizeof t->m);

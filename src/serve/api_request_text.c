@@ -27,17 +27,15 @@ enum { N_KINDS = sizeof kinds / sizeof *kinds };
 /* The kind first: of an image its other members are not what is wrong with it. */
 static int kind_of(ns_take *t, json_t *part, unsigned parts)
 {
-    const char *expected = NULL, *type = json_string_value(json_object_get(part, "type"));
-    if (!json_is_object(part))
-        return ns_take_expected(t, "an object", part);
-    if (!type)
-        return ns_take_missing(t, "type");
-    for (int i = 0; i < N_KINDS; i++) {
+    const char *expected = NULL, *type = ns_take_kind(t, part, "type");
+    for (int i = 0; type && i < N_KINDS; i++) {
         if (strcmp(kinds[i].type, type) == 0 && kinds[i].part & parts)
             return i;
         if (!expected && kinds[i].part & parts)
             expected = kinds[i].type;
     }
+    if (!type)
+        return -1;
     ns_take_enter(t, "type");
     return ns_take_fail(t, "invalid_value", "\"%.60s\" is not supported here; expected \"%s\"", type, expected);
 }
