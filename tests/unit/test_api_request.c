@@ -49,7 +49,8 @@ static void test_numbers(void **state)
     r = parsed(CHAT, "{'model': 'auto', 'messages': [{'role': 'user', 'content': 'x'}], 'temperature': 0, 'top_p': 0.5, 'min_p': 1,"
                      " 'top_k': 20.0, 'repetition_penalty': 1.1, 'seed': -2, 'n': 16, 'max_tokens': 7, 'max_completion_tokens': 7, 'logprobs': true,"
                      " 'top_logprobs': 20, 'stop': ['a', 'bc'], 'stream': true, 'stream_options': {'include_usage': true, 'include_obfuscation':"
-                     " false}, 'parallel_tool_calls': false, 'user': 'u', 'metadata': {'a': 'b'}, 'store': true, 'logit_bias': {}, 'presence_penalty': 0.0,"
+                     " false}, 'parallel_tool_calls': false, 'user': 'u', 'metadata': {'a': 'b'}, 'store': true, 'logit_bias': {},"
+                     " 'presence_penalty': 0.0,"
                      " 'modalities': ['text'], 'verbosity': 'medium', 'prediction': {'type': 'content', 'content': 'x'}, 'audio': null}");
     assert_true(r.temperature <= 0 && r.min_p >= 1 && fabs(r.top_p - 0.5) < 1e-9 && fabs(r.repetition_penalty - 1.1) < 1e-9);
     assert_int_equal(r.top_k, 20);
@@ -66,7 +67,8 @@ static void test_numbers(void **state)
 
     for (int k = -1; k <= 1; k++) { /* -1 and 0 are said by other servers' clients for "all" */
         char body[200];
-        snprintf(body, sizeof body, "{'model': 'm', 'prompt': 'x', 'top_k': %d, 'top_p': 0, 'stop': 'z', 'temperature': null, 'max_tokens': null}", k);
+        snprintf(body, sizeof body, "{'model': 'm', 'prompt': 'x', 'top_k': %d, 'top_p': 0, 'stop': 'z', 'temperature': null,"
+                                    " 'max_tokens': null}", k);
         r = parsed(COMPLETIONS, body);
         assert_int_equal(r.top_k, k < 0 ? 0 : k);
         assert_true(r.top_p > 0 && r.top_p <= DBL_MIN); /* the sampler wants more than 0 */
@@ -106,7 +108,10 @@ static void test_prompt(void **state)
 
 /* {api, members beside the model, the template's variables} */
 #define SAYS(messages) "{'add_generation_prompt': true, 'messages': [" messages "]}"
-#define SHOWN "'tools': [{'type': 'function', 'function': {'name': 'f', 'description': ' d ', 'parameters': {'type': 'object'}, 'strict': true}}]"
+#define SHOWS(tool) "{'add_generation_prompt': true, 'messages': [" ASKED "], 'tools': [" tool "]}"
+#define CALL(id, name, arguments) "{'id': '" id "', 'type': 'function', 'function': {'name': '" name "', 'arguments': " arguments "}}"
+#define ITEM_CALL(id, name, arguments) "{'type': 'function_call', 'call_id': '" id "', 'name': '" name "', 'arguments': '" arguments "'}"
+#define RESULT(id, text) "{'role': 'tool', 'tool_call_id': '" id "', 'content': '" text "'}"
 
 static void test_messages(void **state)
 {
@@ -116,50 +121,57 @@ static void test_messages(void **state)
         const char *members, *chat;
     } c[] = {
         /* contents in parts, roles, several system messages */
-        { CHAT, "'messages': [{'role': 'developer', 'content': 'a'}, {'role': 'system', 'content': [{'type': 'text', 'text': 'b'}]}, {'role': 'user',"
-                "'name': 'eve', 'content': [{'type': 'text', 'text': 'c\\u0000'}, {'type': 'text', 'text': ''}, {'type': 'text', 'text': 'd'}]}]",
-          SAYS("{'role': 'system', 'content': 'a'}, {'role': 'system', 'content': 'b'}, {'role': 'user', 'name': 'eve', 'content': 'c\\u0000\\n\\nd'}") },
+        { CHAT,
+          "'messages': [{'role': 'developer', 'content': 'a'}, {'role': 'system', 'content': [{'type': 'text', 'text': 'b'}]},"
+          " {'role': 'user', 'name': 'eve', 'content': [{'type': 'text', 'text': 'c\\u0000'}, {'type': 'text', 'text': ''}, {'type': 'text', 'text': 'd'}]}]",
+          SAYS("{'role': 'system', 'content': 'a'}, {'role': 'system', 'content': 'b'},"
+               " {'role': 'user', 'name': 'eve', 'content': 'c\\u0000\\n\\nd'}") },
         /* a reply as it was given, sent back */
-        { CHAT, "'messages': [" ASKED ", {'role': 'assistant', 'content': null, 'refusal': null, 'annotations': [], 'audio': null, 'function_call': null,"
-                "'reasoning_content': 'hm', 'tool_calls': [{'id': 'c1', 'type': 'function', 'function': {'name': 'f', 'arguments': '{\\'x\\': [1.5, {}]}'}},"
-                "{'id': 'c2', 'type': 'function', 'function': {'name': 'g.h', 'arguments': ''}}]}, {'role': 'tool', 'tool_call_id': 'c1', 'content': '3'}]",
-          SAYS(ASKED ", {'role': 'assistant', 'content': '', 'reasoning_content': 'hm', 'tool_calls': [{'id': 'c1', 'type': 'function', 'function':"
-                     "{'name': 'f', 'arguments': {'x': [1.5, {}]}}}, {'id': 'c2', 'type': 'function', 'function': {'name': 'g.h', 'arguments': {}}}]},"
-                     "{'role': 'tool', 'tool_call_id': 'c1', 'content': '3'}") },
-        { CHAT, "'messages': [{'role': 'assistant', 'refusal': 'no', 'tool_calls': []}, {'role': 'assistant', 'content': [{'type': 'refusal', 'refusal': 'r'},"
-                "{'type': 'text', 'text': 't'}]}]",
+        { CHAT,
+          "'messages': [" ASKED ", {'role': 'assistant', 'content': null, 'refusal': null, 'annotations': [], 'audio': null, 'function_call': null,"
+          " 'reasoning_content': 'hm', 'tool_calls': [" CALL("c1", "f", "'{\\'x\\': [1.5, {}]}'") ", " CALL("c2", "g.h", "''") "]}, " RESULT("c1", "3") "]",
+          SAYS(ASKED ", {'role': 'assistant', 'content': '', 'reasoning_content': 'hm', 'tool_calls': ["
+               CALL("c1", "f", "{'x': [1.5, {}]}") ", " CALL("c2", "g.h", "{}") "]}, " RESULT("c1", "3")) },
+        { CHAT,
+          "'messages': [{'role': 'assistant', 'refusal': 'no', 'tool_calls': []},"
+          " {'role': 'assistant', 'content': [{'type': 'refusal', 'refusal': 'r'}, {'type': 'text', 'text': 't'}]}]",
           SAYS("{'role': 'assistant', 'content': 'no'}, {'role': 'assistant', 'content': 'r\\nt'}") },
         { CHAT, "'messages': [" ASKED "], 'chat_template_kwargs': {'truncate_history_thinking': false, 'documents': [1]}, 'tools': []",
           "{'add_generation_prompt': true, 'messages': [" ASKED "], 'truncate_history_thinking': false, 'documents': [1]}" },
         /* tools are not shown where they must not be called */
-        { CHAT, "'messages': [" ASKED "], 'tools': [" TOOL "]", "{'add_generation_prompt': true, 'messages': [" ASKED "], " SHOWN "}" },
+        { CHAT, "'messages': [" ASKED "], 'tools': [" TOOL "]", SHOWS(TOOL) },
         { CHAT, "'messages': [" ASKED "], 'tools': [" TOOL "], 'tool_choice': 'none'", SAYS(ASKED) },
-        { RESPONSES, "'input': 'x', 'tools': [{'type': 'function', 'name': 'f', 'description': ' d ', 'parameters': {'type': 'object'}, 'strict': true}]",
-          "{'add_generation_prompt': true, 'messages': [" ASKED "], " SHOWN "}" },
+        { RESPONSES,
+          "'input': 'x', 'tools': [{'type': 'function', 'name': 'f', 'description': ' d ', 'parameters': {'type': 'object'}, 'strict': true}]",
+          SHOWS(TOOL) },
+        { RESPONSES, "'input': 'x', 'tools': [{'type': 'function', 'name': 'f', 'description': null, 'parameters': null, 'strict': null}]",
+          SHOWS("{'type': 'function', 'function': {'name': 'f'}}") },
         /* items; a turn of an assistant is one message */
-        { RESPONSES, "'instructions': 'be', 'input': 'x', 'store': false, 'truncation': 'disabled', 'background': false, 'previous_response_id': null",
+        { RESPONSES, "'instructions': 'be', 'input': 'x', 'store': false, 'truncation': 'disabled', 'background': false, 'conversation': null",
           SAYS("{'role': 'system', 'content': 'be'}, " ASKED) },
-        { RESPONSES, "'input': [{'role': 'developer', 'content': 'a'}, {'type': 'message', 'role': 'user', 'status': 'completed', 'content': [{'type':"
-                     "'input_text', 'text': 'b'}, {'type': 'input_text', 'text': 'c'}]}, {'role': 'assistant', 'content': 'd', 'phase': 'final_answer'},"
-                     "{'role': 'assistant', 'content': 'e'}]",
+        { RESPONSES,
+          "'input': [{'role': 'developer', 'content': 'a'}, {'type': 'message', 'role': 'user', 'status': 'completed', 'content':"
+          " [{'type': 'input_text', 'text': 'b'}, {'type': 'input_text', 'text': 'c'}]},"
+          " {'role': 'assistant', 'content': 'd', 'phase': 'final_answer'}, {'role': 'assistant', 'content': 'e'}]",
           SAYS("{'role': 'system', 'content': 'a'}, {'role': 'user', 'content': 'b\\nc'}, {'role': 'assistant', 'content': 'd'},"
-               "{'role': 'assistant', 'content': 'e'}") },
-        { RESPONSES, "'input': [" ASKED ", {'type': 'reasoning', 'id': 'r', 'summary': [], 'content': [{'type': 'reasoning_text', 'text': 'hm'}],"
-                     "'encrypted_content': null}, {'type': 'message', 'id': 'm', 'status': 'completed', 'role': 'assistant', 'content': [{'type': 'output_text',"
-                     "'text': 'so', 'annotations': [], 'logprobs': []}]}, {'type': 'function_call', 'id': 'i', 'call_id': 'c1', 'name': 'f', 'arguments':"
-                     "'{\\'x\\': 1}', 'status': 'completed'}, {'type': 'function_call', 'call_id': 'c2', 'name': 'f', 'arguments': '{}'}, {'type':"
-                     "'function_call_output', 'call_id': 'c1', 'output': '2'}, {'type': 'function_call_output', 'call_id': 'c2', 'output': [{'type':"
-                     "'input_text', 'text': '3'}]}, {'type': 'reasoning', 'id': 'r', 'summary': [{'type': 'summary_text', 'text': 'aha'}]}, {'type':"
-                     "'function_call', 'call_id': 'c3', 'name': 'g', 'arguments': '{}'}, {'role': 'assistant', 'content': 'end'}]",
-          SAYS(ASKED ", {'role': 'assistant', 'reasoning_content': 'hm', 'content': 'so', 'tool_calls': [{'id': 'c1', 'type': 'function', 'function':"
-                     "{'name': 'f', 'arguments': {'x': 1}}}, {'id': 'c2', 'type': 'function', 'function': {'name': 'f', 'arguments': {}}}]},"
-                     "{'role': 'tool', 'tool_call_id': 'c1', 'content': '2'}, {'role': 'tool', 'tool_call_id': 'c2', 'content': '3'},"
-                     "{'role': 'assistant', 'reasoning_content': 'aha', 'content': '', 'tool_calls': [{'id': 'c3', 'type': 'function', 'function':"
-                     "{'name': 'g', 'arguments': {}}}]}, {'role': 'assistant', 'content': 'end'}") },
-        { RESPONSES, "'input': [{'type': 'function_call', 'call_id': 'c', 'name': 'f', 'arguments': '{}'}, " ASKED ", {'type': 'reasoning', 'id': 'a',"
-                     "'summary': []}, {'type': 'reasoning', 'id': 'b', 'summary': [{'type': 'summary_text', 'text': 'y'}]}]",
-          SAYS("{'role': 'assistant', 'content': '', 'tool_calls': [{'id': 'c', 'type': 'function', 'function': {'name': 'f', 'arguments': {}}}]}, " ASKED
-               ", {'role': 'assistant', 'content': '', 'reasoning_content': ''}, {'role': 'assistant', 'content': '', 'reasoning_content': 'y'}") },
+               " {'role': 'assistant', 'content': 'e'}") },
+        { RESPONSES,
+          "'input': [" ASKED ", {'type': 'reasoning', 'id': 'r', 'summary': [], 'content': [{'type': 'reasoning_text', 'text': 'hm'}],"
+          " 'encrypted_content': null}, {'type': 'message', 'id': 'm', 'status': 'completed', 'role': 'assistant', 'content':"
+          " [{'type': 'output_text', 'text': 'so', 'annotations': [], 'logprobs': []}]}, "
+          ITEM_CALL("c1", "f", "{\\'x\\': 1}") ", " ITEM_CALL("c2", "f", "{}") ", {'type': 'function_call_output', 'call_id': 'c1', 'output': '2'},"
+          " {'type': 'function_call_output', 'call_id': 'c2', 'output': [{'type': 'input_text', 'text': '3'}]},"
+          " {'type': 'reasoning', 'id': 'r', 'summary': [{'type': 'summary_text', 'text': 'aha'}]}, " ITEM_CALL("c3", "g", "{}") ","
+          " {'role': 'assistant', 'content': 'end'}]",
+          SAYS(ASKED ", {'role': 'assistant', 'reasoning_content': 'hm', 'content': 'so', 'tool_calls': ["
+               CALL("c1", "f", "{'x': 1}") ", " CALL("c2", "f", "{}") "]}, " RESULT("c1", "2") ", " RESULT("c2", "3") ","
+               " {'role': 'assistant', 'reasoning_content': 'aha', 'content': '', 'tool_calls': [" CALL("c3", "g", "{}") "]},"
+               " {'role': 'assistant', 'content': 'end'}") },
+        { RESPONSES,
+          "'input': [" ITEM_CALL("c", "f", "{}") ", " ASKED ", {'type': 'reasoning', 'id': 'a', 'summary': []},"
+          " {'type': 'reasoning', 'id': 'b', 'summary': [{'type': 'summary_text', 'text': 'y'}]}]",
+          SAYS("{'role': 'assistant', 'content': '', 'tool_calls': [" CALL("c", "f", "{}") "]}, " ASKED ","
+               " {'role': 'assistant', 'content': '', 'reasoning_content': ''}, {'role': 'assistant', 'content': '', 'reasoning_content': 'y'}") },
     };
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
         char body[4000];
@@ -233,13 +245,17 @@ static void test_choice_and_format(void **state)
         { CHAT, "'tool_choice': 'auto', 'tools': [" TOOL "]", NS_API_TOOLS_AUTO, NS_API_TEXT, "", NULL },
         { CHAT, "'tool_choice': 'auto'", NS_API_TOOLS_NONE, NS_API_TEXT, "", NULL },
         { CHAT, "'tools': [" TOOL "], 'tool_choice': 'required'", NS_API_TOOLS_REQUIRED, NS_API_TEXT, "", NULL },
-        { CHAT, "'tools': [" TOOL "], 'tool_choice': {'type': 'function', 'function': {'name': 'f'}}", NS_API_TOOLS_NAMED, NS_API_TEXT, "f", NULL },
-        { RESPONSES, "'tools': [{'type': 'function', 'name': 'f'}], 'tool_choice': {'type': 'function', 'name': 'f'}", NS_API_TOOLS_NAMED, NS_API_TEXT, "f", NULL },
+        { CHAT, "'tools': [" TOOL "], 'tool_choice': {'type': 'function', 'function': {'name': 'f'}}",
+          NS_API_TOOLS_NAMED, NS_API_TEXT, "f", NULL },
+        { RESPONSES, "'tools': [{'type': 'function', 'name': 'f'}], 'tool_choice': {'type': 'function', 'name': 'f'}",
+          NS_API_TOOLS_NAMED, NS_API_TEXT, "f", NULL },
         { CHAT, "'response_format': {'type': 'text'}, 'tools': [" TOOL "]", NS_API_TOOLS_AUTO, NS_API_TEXT, "", NULL },
         { CHAT, "'response_format': {'type': 'json_object'}", NS_API_TOOLS_NONE, NS_API_JSON_OBJECT, "", NULL },
-        { CHAT, "'tools': [" TOOL "], 'tool_choice': 'none', 'response_format': {'type': 'json_schema', 'json_schema': {'name': 'n', 'strict': true, 'schema':"
-                "{'type': 'array'}}}", NS_API_TOOLS_NONE, NS_API_JSON_SCHEMA, "", "{'type': 'array'}" },
-        { RESPONSES, "'text': {'format': {'type': 'json_schema', 'name': 'n', 'schema': {}}, 'verbosity': 'medium'}", NS_API_TOOLS_NONE, NS_API_JSON_SCHEMA, "", "{}" },
+        { CHAT, "'tools': [" TOOL "], 'tool_choice': 'none',"
+                " 'response_format': {'type': 'json_schema', 'json_schema': {'name': 'n', 'strict': true, 'schema': {'type': 'array'}}}",
+          NS_API_TOOLS_NONE, NS_API_JSON_SCHEMA, "", "{'type': 'array'}" },
+        { RESPONSES, "'text': {'format': {'type': 'json_schema', 'name': 'n', 'schema': {}}, 'verbosity': 'medium'}",
+          NS_API_TOOLS_NONE, NS_API_JSON_SCHEMA, "", "{}" },
     };
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
         char body[800];
@@ -253,8 +269,8 @@ static void test_choice_and_format(void **state)
             same_json(r.schema, c[i].schema);
         ns_api_request_release(&r);
     }
-    ns_api_request r = parsed(RESPONSES, "{'model': 'm', 'input': 'x', 'include': ['message.output_text.logprobs', 'reasoning.encrypted_content'], 'top_logprobs': 0,"
-                                         "'max_output_tokens': 16}");
+    ns_api_request r = parsed(RESPONSES, "{'model': 'm', 'input': 'x', 'top_logprobs': 0, 'max_output_tokens': 16, 'include':"
+                                         " ['message.output_text.logprobs', 'reasoning.encrypted_content']}");
     assert_true(r.logprobs && r.top_logprobs == 0 && r.max_tokens == 16);
     ns_api_request_release(&r);
     r = parsed(RESPONSES, "{'model': 'm', 'input': 'x', 'top_logprobs': 3}");

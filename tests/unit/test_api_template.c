@@ -27,7 +27,8 @@ static json_t *as_client(const json_t *line)
         }
     }
     json_array_foreach(json_object_get(kwargs, "tools"), i, tool)
-        json_array_append_new(tools, json_object_get(tool, "function") ? json_incref(tool) : json_pack("{s:s, s:O}", "type", "function", "function", tool));
+        json_array_append_new(tools, json_object_get(tool, "function") ? json_incref(tool)
+                                                                       : json_pack("{s:s, s:O}", "type", "function", "function", tool));
     json_object_del(kwargs, "add_generation_prompt");
     json_object_del(kwargs, "tools");
     json_object_set_new(body, "messages", messages);
