@@ -52,16 +52,10 @@ static int add_part(ns_take *t, json_t *part, unsigned parts, ns_buf *out)
     return 0;
 }
 
-json_t *ns_take_text(ns_take *t, json_t *v, unsigned parts)
+static json_t *join_parts(ns_take *t, json_t *v, unsigned parts)
 {
     ns_buf b = { 0 };
     json_t *text = NULL;
-    if (json_is_string(v))
-        return json_incref(v);
-    if (!json_is_array(v)) {
-        ns_take_expected(t, "a string or an array of parts", v);
-        return NULL;
-    }
     for (size_t i = 0; i < json_array_size(v); i++) {
         size_t was = ns_take_enter_at(t, i);
         if (i)
@@ -75,6 +69,24 @@ json_t *ns_take_text(ns_take *t, json_t *v, unsigned parts)
         ns_take_no_memory(t);
 out:
     ns_buf_release(&b);
+    return text;
+}
+
+json_t *ns_take_text(ns_take *t, const char *member, json_t *v, unsigned parts)
+{
+    json_t *text = NULL;
+    if (!v) {
+        ns_take_missing(t, member);
+        return NULL;
+    }
+    size_t was = ns_take_enter(t, member);
+    if (json_is_string(v))
+        text = json_incref(v);
+    else if (json_is_array(v))
+        text = join_parts(t, v, parts);
+    else
+        ns_take_expected(t, "a string or an array of parts", v);
+    ns_take_leave(t, was);
     return text;
 }
 
