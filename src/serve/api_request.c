@@ -10,6 +10,7 @@
 
 static int take_seed(ns_take *t, const ns_field *f, json_t *v);
 static int take_stop(ns_take *t, const ns_field *f, json_t *v);
+static int take_metadata(ns_take *t, const ns_field *f, json_t *v);
 static int take_modalities(ns_take *t, const ns_field *f, json_t *v);
 static int take_include(ns_take *t, const ns_field *f, json_t *v);
 static int take_logprobs(ns_take *t, const ns_field *f, json_t *v);
@@ -81,16 +82,16 @@ static const ns_field fields[] = {
     { "nestar", NS_IN_ALL, .take = ns_take_sub, .sub = ns_nestar_fields },
 
     /* the answer is the same with and without them */
-    { "user", NS_IN_ALL, .take = ns_take_skip },
-    { "metadata", NS_IN_TALK, .take = ns_take_skip },
-    { "store", NS_IN_TALK, .take = ns_take_skip },
-    { "service_tier", NS_IN_TALK, .take = ns_take_skip },
-    { "safety_identifier", NS_IN_TALK, .take = ns_take_skip },
-    { "prompt_cache_key", NS_IN_TALK, .take = ns_take_skip },
-    { "prompt_cache_retention", NS_IN_TALK, .take = ns_take_skip },
-    { "prompt_cache_options", NS_IN_TALK, .take = ns_take_skip },
-    { "prediction", NS_IN_CHAT, .take = ns_take_skip },        /* a guess at the answer, for speed */
-    { "max_tool_calls", NS_IN_RESPONSES, .take = ns_take_skip }, /* counts tools built into the API; there are none */
+    { "user", NS_IN_ALL, .take = ns_take_string },
+    { "metadata", NS_IN_TALK, .take = take_metadata },
+    { "store", NS_IN_TALK, .take = ns_take_bool },
+    { "service_tier", NS_IN_TALK, .take = ns_take_string },
+    { "safety_identifier", NS_IN_TALK, .take = ns_take_string },
+    { "prompt_cache_key", NS_IN_TALK, .take = ns_take_string },
+    { "prompt_cache_retention", NS_IN_TALK, .take = ns_take_string },
+    { "prompt_cache_options", NS_IN_TALK, .take = ns_take_object },
+    { "prediction", NS_IN_CHAT, .take = ns_take_object }, /* a guess at the answer, for speed */
+    { "max_tool_calls", NS_IN_RESPONSES, .take = ns_take_int, .lo = 0, .hi = INT_MAX }, /* of tools built into the API; there are none */
 
     /* held at the value that changes nothing */
     { "frequency_penalty", NS_IN_ALL, .take = ns_take_zero },
@@ -150,6 +151,21 @@ static int take_stop(ns_take *t, const ns_field *f, json_t *v)
     if (json_array_size(v) > NS_API_STOPS)
         return ns_take_fail(t, "invalid_value", "%zu strings, at most %d are allowed", json_array_size(v), NS_API_STOPS);
     return ns_take_each(t, v, take_one_stop);
+}
+
+static int take_metadata(ns_take *t, const ns_field *f, json_t *v)
+{
+    const char *key;
+    json_t *item;
+    if (ns_take_object(t, f, v) != 0)
+        return -1;
+    json_object_foreach(v, key, item) {
+        size_t was = ns_take_enter(t, key);
+        if (!json_is_string(item))
+            return ns_take_expected(t, "a string", item);
+        ns_take_leave(t, was);
+    }
+    return 0;
 }
 
 static int take_modality(ns_take *t, json_t *v)

@@ -60,6 +60,8 @@ size_t ns_take_enter_at(ns_take *t, size_t index);
 void ns_take_leave(ns_take *t, size_t where);
 int ns_take_missing(ns_take *t, const char *member);
 int ns_take_expected(ns_take *t, const char *what, const json_t *v); /* "expected WHAT, found .." */
+/* The string that says what kind of object v is ("type", "role") and so which members it has; NULL after an error. */
+const char *ns_take_kind(ns_take *t, const json_t *v, const char *member);
 
 int ns_take_members(ns_take *t, json_t *v, const ns_field *fields);
 /* For each element, with the path at it. */
@@ -83,9 +85,10 @@ int ns_take_array(ns_take *t, const ns_field *f, json_t *v);  /* json_t * */
 int ns_take_any(ns_take *t, const ns_field *f, json_t *v);    /* json_t * */
 int ns_take_sub(ns_take *t, const ns_field *f, json_t *v);
 
-/* api_request_text.c: a text, or a list of parts joined by line breaks. NULL after an error; else a new reference. */
+/* api_request_text.c: a member's text, which may come as a list of parts; they are joined by line breaks. A new reference; NULL after an
+ * error. */
 enum { NS_PART_CHAT = 1, NS_PART_REFUSAL = 2, NS_PART_INPUT = 4, NS_PART_OUTPUT = 8, NS_PART_REASONING = 16, NS_PART_SUMMARY = 32 };
-json_t *ns_take_text(ns_take *t, json_t *v, unsigned parts);
+json_t *ns_take_text(ns_take *t, const char *member, json_t *v, unsigned parts);
 /* Arguments, a string of JSON, as an object; "" is {}. */
 json_t *ns_take_arguments(ns_take *t, const json_t *v);
 

@@ -18,7 +18,7 @@ static const ns_field assistant_fields[] = {
     { "content", CHAT, .take = ns_take_any, .to = NS_AT(m.content) },
     { "name", CHAT, .take = ns_take_string, .to = NS_AT(m.speaker) },
     { "reasoning_content", CHAT, .take = ns_take_string, .to = NS_AT(m.thought) },
-    { "refusal", CHAT, .take = ns_take_any, .to = NS_AT(m.refusal) },
+    { "refusal", CHAT, .take = ns_take_string, .to = NS_AT(m.refusal) },
     { "tool_calls", CHAT, .take = ns_take_array, .to = NS_AT(m.calls) },
     { "annotations", CHAT, .take = ns_take_empty }, /* replies have them, and clients send replies back */
     { "audio", CHAT, .take = ns_take_refuse },
@@ -128,37 +128,22 @@ static int pass_on(ns_take *t, json_t *m, const char *name, json_t *v)
 /* Of an answer that was a refusal or a call the content may be missing; templates get a text all the same. */
 static json_t *content(ns_take *t, const struct role *role)
 {
-    const char *member = "content";
-    json_t *v = t->m.content, *text;
-    if (!v && t->m.refusal) {
-        member = "refusal";
-        v = t->m.refusal;
-    }
-    if (!v && (t->m.calls || t->m.thought)) {
-        text = json_string("");
-        if (!text)
-            ns_take_no_memory(t);
-        return text;
-    }
-    if (!v) {
-        ns_take_missing(t, member);
-        return NULL;
-    }
-    size_t was = ns_take_enter(t, member);
-    text = ns_take_text(t, v, role->parts);
-    if (text)
-        ns_take_leave(t, was);
-    return text;
+    if (!t->m.content && t->m.refusal)
+        return ns_take_text(t, "refusal", t->m.refusal, 0);
+    if (t->m.content || !(t->m.calls || t->m.thought))
+        return ns_take_text(t, "content", t->m.content, role->parts);
+    json_t *empty = json_string("");
+    if (!empty)
+        ns_take_no_memory(t);
+    return empty;
 }
 
 static int take_message(ns_take *t, json_t *v)
 {
     const struct role *role = roles, *end = roles + sizeof roles / sizeof *roles;
-    const char *name = json_string_value(json_object_get(v, "role"));
-    if (!json_is_object(v))
-        return ns_take_expected(t, "an object", v);
+    const char *name = ns_take_kind(t, v, "role");
     if (!name)
-        return ns_take_missing(t, "role");
+        return -1;
     while (role < end && strcmp(role->name, name) != 0)
         role++;
     if (role == end) {

@@ -40,6 +40,20 @@ int ns_take_expected(ns_take *t, const char *what, const json_t *v)
     return ns_take_fail(t, "invalid_type", "expected %s, found %s", what, found[json_typeof(v)]);
 }
 
+const char *ns_take_kind(ns_take *t, const json_t *v, const char *member)
+{
+    const json_t *kind = json_object_get(v, member);
+    if (!json_is_object(v))
+        ns_take_expected(t, "an object", v);
+    else if (!kind || json_is_null(kind))
+        ns_take_missing(t, member);
+    else if (!json_is_string(kind)) {
+        ns_take_enter(t, member);
+        ns_take_expected(t, "a string", kind);
+    }
+    return json_string_value(kind);
+}
+
 /* ---- the path; names that are too long for it are cut off, for they are the client's ---- */
 
 static size_t enter(ns_take *t, const char *fmt, ...) NS_PRINTF(2, 3);
@@ -168,8 +182,9 @@ int ns_take_zero(ns_take *t, const ns_field *f, json_t *v)
 int ns_take_empty(ns_take *t, const ns_field *f, json_t *v)
 {
     (void)f;
-    bool empty = json_is_string(v) ? json_string_length(v) == 0 : json_is_object(v) ? json_object_size(v) == 0 : json_is_array(v) && json_array_size(v) == 0;
-    return empty ? 0 : unsupported(t, " unless empty");
+    bool holder = json_is_string(v) || json_is_array(v) || json_is_object(v); /* of other types all sizes are 0 */
+    size_t n = json_string_length(v) + json_array_size(v) + json_object_size(v);
+    return holder && n == 0 ? 0 : unsupported(t, " unless empty");
 }
 
 int ns_take_false(ns_take *t, const ns_field *f, json_t *v)

@@ -46,20 +46,6 @@ static const ns_field reasoning_fields[] = {
     { 0 },
 };
 
-/* The text of a member, the path in it meanwhile. */
-static json_t *text_of(ns_take *t, const char *member, json_t *v, unsigned parts)
-{
-    if (!v) {
-        ns_take_missing(t, member);
-        return NULL;
-    }
-    size_t was = ns_take_enter(t, member);
-    json_t *text = ns_take_text(t, v, parts);
-    if (text)
-        ns_take_leave(t, was);
-    return text;
-}
-
 /* The assistant's message that a text or a call goes into: the open one, or a new one with an empty text. */
 static json_t *open_turn(ns_take *t)
 {
@@ -74,7 +60,7 @@ static json_t *open_turn(ns_take *t)
 
 static int take_assistant(ns_take *t)
 {
-    json_t *text = text_of(t, "content", t->m.content, NS_PART_INPUT | NS_PART_OUTPUT | NS_PART_REFUSAL);
+    json_t *text = ns_take_text(t, "content", t->m.content, NS_PART_INPUT | NS_PART_OUTPUT | NS_PART_REFUSAL);
     if (!text)
         return -1;
     if (t->turn && (json_object_get(t->turn, "tool_calls") || json_string_length(json_object_get(t->turn, "content"))))
@@ -93,7 +79,7 @@ static int take_said(ns_take *t)
     if (strcmp(t->m.role, "assistant") == 0)
         return take_assistant(t);
     t->turn = NULL;
-    json_t *text = text_of(t, "content", t->m.content, NS_PART_INPUT);
+    json_t *text = ns_take_text(t, "content", t->m.content, NS_PART_INPUT);
     return ns_take_message(t, strcmp(t->m.role, "user") == 0 ? "user" : "system", text) ? 0 : -1;
 }
 
@@ -112,7 +98,7 @@ static int take_output(ns_take *t)
     if (!t->m.id)
         return ns_take_missing(t, "call_id");
     t->turn = NULL;
-    json_t *m = ns_take_message(t, "tool", text_of(t, "output", t->m.content, NS_PART_INPUT));
+    json_t *m = ns_take_message(t, "tool", ns_take_text(t, "output", t->m.content, NS_PART_INPUT));
     if (!m)
         return -1;
     return json_object_set_new(m, "tool_call_id", json_string(t->m.id)) == 0 ? 0 : ns_take_no_memory(t);
@@ -122,9 +108,8 @@ static int take_output(ns_take *t)
 static int take_reasoning(ns_take *t)
 {
     bool whole = json_array_size(t->m.content) > 0;
-    if (!whole && !t->m.summary)
-        return ns_take_missing(t, "summary");
-    json_t *text = whole ? text_of(t, "content", t->m.content, NS_PART_REASONING) : text_of(t, "summary", t->m.summary, NS_PART_SUMMARY);
+    json_t *text = whole ? ns_take_text(t, "content", t->m.content, NS_PART_REASONING)
+                         : ns_take_text(t, "summary", t->m.summary, NS_PART_SUMMARY);
     if (!text)
         return -1;
     t->turn = NULL;
@@ -140,21 +125,19 @@ static const struct {
     const ns_field *fields;
     int (*take)(ns_take *t);
 } items[] = {
-    { "message", message_fields, .take = take_said },
-    { "function_call", call_fields, .take = take_call },
-    { "function_call_output", output_fields, .take = take_output },
-    { "reasoning", reasoning_fields, .take = take_reasoning },
+    { "message", message_fields, take_said },
+    { "function_call", call_fields, take_call },
+    { "function_call_output", output_fields, take_output },
+    { "reasoning", reasoning_fields, take_reasoning },
 };
 
 static int take_item(ns_take *t, json_t *v)
 {
-    const char *type = json_string_value(json_object_get(v, "type"));
-    if (!json_is_object(v))
-        return ns_take_expected(t, "an object", v);
-    if (!type && json_object_get(v, "role"))
-        type = "message"; /* the short form */
+    const json_t *named = json_object_get(v, "type");
+    bool short_form = json_object_get(v, "role") && (!named || json_is_null(named));
+    const char *type = short_form ? "message" : ns_take_kind(t, v, "type");
     if (!type)
-        return ns_take_missing(t, "type");
+        return -1;
     for (size_t i = 0; i < sizeof items / sizeof *items; i++)
         if (strcmp(items[i].type, type) == 0) {
             memset(&t->m, 0, sizeof t->m);

@@ -27,17 +27,15 @@ enum { N_KINDS = sizeof kinds / sizeof *kinds };
 /* The kind first: of an image its other members are not what is wrong with it. */
 static int kind_of(ns_take *t, json_t *part, unsigned parts)
 {
-    const char *expected = NULL, *type = json_string_value(json_object_get(part, "type"));
-    if (!json_is_object(part))
-        return ns_take_expected(t, "an object", part);
-    if (!type)
-        return ns_take_missing(t, "type");
-    for (int i = 0; i < N_KINDS; i++) {
+    const char *expected = NULL, *type = ns_take_kind(t, part, "type");
+    for (int i = 0; type && i < N_KINDS; i++) {
         if (strcmp(kinds[i].type, type) == 0 && kinds[i].part & parts)
             return i;
         if (!expected && kinds[i].part & parts)
             expected = kinds[i].type;
     }
+    if (!type)
+        return -1;
     ns_take_enter(t, "type");
     return ns_take_fail(t, "invalid_value", "\"%.60s\" is not supported here; expected \"%s\"", type, expected);
 }
@@ -54,16 +52,10 @@ static int add_part(ns_take *t, json_t *part, unsigned parts, ns_buf *out)
     return 0;
 }
 
-json_t *ns_take_text(ns_take *t, json_t *v, unsigned parts)
+static json_t *join_parts(ns_take *t, json_t *v, unsigned parts)
 {
     ns_buf b = { 0 };
     json_t *text = NULL;
-    if (json_is_string(v))
-        return json_incref(v);
-    if (!json_is_array(v)) {
-        ns_take_expected(t, "a string or an array of parts", v);
-        return NULL;
-    }
     for (size_t i = 0; i < json_array_size(v); i++) {
         size_t was = ns_take_enter_at(t, i);
         if (i)
@@ -77,6 +69,24 @@ json_t *ns_take_text(ns_take *t, json_t *v, unsigned parts)
         ns_take_no_memory(t);
 out:
     ns_buf_release(&b);
+    return text;
+}
+
+json_t *ns_take_text(ns_take *t, const char *member, json_t *v, unsigned parts)
+{
+    json_t *text = NULL;
+    if (!v) {
+        ns_take_missing(t, member);
+        return NULL;
+    }
+    size_t was = ns_take_enter(t, member);
+    if (json_is_string(v))
+        text = json_incref(v);
+    else if (json_is_array(v))
+        text = join_parts(t, v, parts);
+    else
+        ns_take_expected(t, "a string or an array of parts", v);
+    ns_take_leave(t, was);
     return text;
 }
 

@@ -4,7 +4,6 @@
 #include "serve/api_request.h"
 
 #define TALK NS_IN_TALK
-static const char *const words_function[] = { "function", NULL };
 static int take_name(ns_take *t, const ns_field *f, json_t *v);
 static int take_strict(ns_take *t, const ns_field *f, json_t *v);
 
@@ -18,7 +17,7 @@ static int take_strict(ns_take *t, const ns_field *f, json_t *v);
 static const ns_field function_fields[] = { FUNCTION(NS_IN_CHAT), { 0 } };
 
 static const ns_field tool_fields[] = {
-    { "type", TALK, .take = ns_take_word, .words = words_function },
+    { "type", TALK, .take = ns_take_skip },
     { "function", NS_IN_CHAT, .take = ns_take_sub, .sub = function_fields },
     FUNCTION(NS_IN_RESPONSES),
     { "output_schema", NS_IN_RESPONSES, .take = ns_take_refuse },
@@ -30,7 +29,7 @@ static const ns_field tool_fields[] = {
 static const ns_field named_fields[] = { { "name", NS_IN_CHAT, .take = take_name, .to = NS_AT(m.name) }, { 0 } };
 
 static const ns_field choice_fields[] = {
-    { "type", TALK, .take = ns_take_word, .words = words_function },
+    { "type", TALK, .take = ns_take_skip },
     { "function", NS_IN_CHAT, .take = ns_take_sub, .sub = named_fields },
     { "name", NS_IN_RESPONSES, .take = take_name, .to = NS_AT(m.name) },
     { 0 },
@@ -54,27 +53,19 @@ static int take_strict(ns_take *t, const ns_field *f, json_t *v)
     return ns_take_bool(t, f, v);
 }
 
-/* The kind first, as it says what the other members are. */
-static int is_function(ns_take *t, json_t *v)
-{
-    json_t *type = json_object_get(v, "type");
-    if (!json_is_object(v))
-        return ns_take_expected(t, "an object", v);
-    if (!type)
-        return ns_take_missing(t, "type");
-    size_t was = ns_take_enter(t, "type");
-    if (tool_fields[0].take(t, &tool_fields[0], type) != 0)
-        return -1;
-    ns_take_leave(t, was);
-    return 0;
-}
-
-/* The members of a tool, or of a choice, into t->m. */
+/* The members of a tool, or of a choice, into t->m. The kind first, for of other kinds the members are others. */
 static int take_function(ns_take *t, json_t *v, const ns_field *fields)
 {
     const bool chat = t->r.api == NS_API_CHAT;
+    const char *kind = ns_take_kind(t, v, "type");
     memset(&t->m, 0, sizeof t->m);
-    if (is_function(t, v) != 0 || ns_take_members(t, v, fields) != 0)
+    if (!kind)
+        return -1;
+    if (strcmp(kind, "function") != 0) {
+        ns_take_enter(t, "type");
+        return ns_take_fail(t, "unsupported_parameter", "\"%.60s\" is not supported; expected \"function\"", kind);
+    }
+    if (ns_take_members(t, v, fields) != 0)
         return -1;
     return t->m.name ? 0 : ns_take_missing(t, chat ? "function.name" : "name");
 }
