@@ -152,7 +152,7 @@ typedef struct joined {
     bool null;       /* content is null */
     json_t *calls;   /* [{"name", "arguments", "id"}] */
     char finish[32];
-    json_t *logprobs; /* entries, or of completions the columns of all chunks */
+    json_t *logprobs; /* entries; not of completions */
 } joined;
 
 static void add_text(ns_buf *b, const json_t *s)
@@ -181,8 +181,6 @@ static void join_chat(joined *j, const json_t *object, int index)
         json_array_foreach(json_object_get(m, "tool_calls"), k, call)
             add_call(j, json_object_get(call, "id"), json_object_get(call, "function"));
         json_array_extend(j->logprobs, json_object_get(json_object_get(c, "logprobs"), "content"));
-        if (json_is_object(json_object_get(json_object_get(c, "logprobs"), "text_offset") ? json_object_get(c, "logprobs") : NULL))
-            json_array_append(j->logprobs, json_object_get(c, "logprobs"));
         if (json_is_string(json_object_get(c, "finish_reason")))
             snprintf(j->finish, sizeof j->finish, "%s", json_string_value(json_object_get(c, "finish_reason")));
     }
@@ -642,7 +640,6 @@ static void test_logprobs(void **state)
         q.logprobs = true;
         q.top_logprobs = 2;
         lists(&q, "thought", "Hello you", 3, "Hel|lo |you");
-        json_incref(q.chat);
         q.stop[0] = (char *)(uintptr_t)"lo y";
         q.n_stops = 1;
         q.chat = parse(tools, sizeof tools - 1);
