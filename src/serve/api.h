@@ -28,8 +28,9 @@ enum { NS_API_STOPS = 4 };
 /* A request as the client wrote it; numbers that were not given are NAN, -1 or 0 as said. All memory is the request's. */
 typedef struct ns_api_request {
     enum ns_api api;
-    json_t *chat;         /* chat, responses: {"messages", "tools"?, "chat_template_kwargs" merged} for the checkpoint's template */
-    json_t *tools;        /* borrowed from chat; NULL: none */
+    json_t *chat;         /* chat, responses: {"messages", "tools"?, "add_generation_prompt": true, chat_template_kwargs merged} for the
+                           * checkpoint's template; contents are strings, arguments of calls objects */
+    json_t *tools;        /* borrowed from chat, in the chat API's shape; NULL: none, or tool_choice is "none" */
     const char *prompt;   /* completions, as text; NULL where ids were given */
     size_t n_prompt;      /* bytes of it: NUL may be inside */
     int *ids;             /* completions, as ids */
@@ -42,7 +43,7 @@ typedef struct ns_api_request {
     int top_k;            /* -1: the checkpoint's */
     bool has_seed;
     uint64_t seed;
-    int max_tokens;       /* max_completion_tokens, max_tokens, max_output_tokens; 0: as the context has room */
+    int max_tokens;       /* max_completion_tokens, max_tokens, max_output_tokens; 0: as the context has room (completions: 16 where not given) */
     char *stop[NS_API_STOPS];
     int n_stops;
     bool logprobs;
@@ -50,14 +51,15 @@ typedef struct ns_api_request {
     enum ns_api_format format;
     json_t *schema;       /* borrowed; of JSON_SCHEMA */
     enum ns_api_tools tool_choice;
-    char tool_name[64];   /* of NAMED */
+    char tool_name[65];   /* of NAMED */
+    bool parallel_calls;  /* false: an answer ends with its first call */
     /* thinking: reasoning_effort ("none", "minimal", "low", "medium", "high", "xhigh") and the fields under "nestar" */
-    bool thinks;          /* false: chat_template_kwargs.enable_thinking = false was put into `chat` */
+    bool thinks;          /* false: completions, and where enable_thinking = false was put into `chat` */
     int think_budget;     /* tokens; 0: no limit */
     char think[64], answer[64]; /* sizes; "": the model's */
     char handover[16];    /* "auto", "cache", "prefill", "late"; "" */
     int deadline_ms;      /* 0: none */
-    json_t *all;          /* owner of what is borrowed */
+    json_t *all;          /* the body; owner of what is borrowed */
 } ns_api_request;
 
 /* -1: `err` says what is wrong. What the server does not hold is refused by name, not ignored, where it would change the answer; what would

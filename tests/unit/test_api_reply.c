@@ -83,7 +83,8 @@ static const ns_api_end ending = { .finish = "stop", .prompt_tokens = 10, .cache
 
 static ns_api_request request(enum ns_api api, bool stream)
 {
-    return (ns_api_request){ .api = api, .stream = stream, .n = 1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition_penalty = NAN, .top_k = -1 };
+    return (ns_api_request){ .api = api, .stream = stream, .n = 1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition_penalty = NAN, .top_k = -1,
+                             .parallel_calls = true };
 }
 
 static void gather(talk *t)
@@ -572,16 +573,18 @@ static void test_broken_then_call(void **state)
     }
 }
 
-static void test_named(void **state)
+static void test_one_call(void **state)
 {
     (void)state;
-    for (int k = 0; k < 2 * N_STEPS; k++) {
+    for (int k = 0; k < 4 * N_STEPS; k++) {
         ns_api_request q = tool_request(NS_API_CHAT, k % 2);
         talk t;
-        q.tool_choice = NS_API_TOOLS_NAMED;
-        snprintf(q.tool_name, sizeof q.tool_name, "get");
+        if (k % 4 < 2)
+            q.tool_choice = NS_API_TOOLS_NAMED;
+        else
+            q.parallel_calls = false;
         start(&t, &q);
-        say(&t, false, CALL("") CALL("") "text", steps[k / 2]);
+        say(&t, false, CALL("") CALL("") "text", steps[k / 4]);
         assert_false(t.on);
         ns_api_end end = ending;
         end.finish = "length";
@@ -862,7 +865,7 @@ int main(void)
         cmocka_unit_test(test_chat_whole),      cmocka_unit_test(test_chat_stream),       cmocka_unit_test(test_space),
         cmocka_unit_test(test_characters),      cmocka_unit_test(test_stops),             cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_calls),           cmocka_unit_test(test_no_calls),          cmocka_unit_test(test_broken_then_call),
-        cmocka_unit_test(test_named),           cmocka_unit_test(test_calls_and_stops),   cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_one_call),           cmocka_unit_test(test_calls_and_stops),   cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_logprob_entry),   cmocka_unit_test(test_completions),       cmocka_unit_test(test_responses_whole),
         cmocka_unit_test(test_responses_stream), cmocka_unit_test(test_choices),          cmocka_unit_test(test_error),
     };
