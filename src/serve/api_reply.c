@@ -135,7 +135,7 @@ static int choice_init(ns_api_reply *r, int i, ns_err *e)
     ns_api_choice *c = &r->choice[i];
     bool chat = r->q->api != NS_API_COMPLETIONS;
     const ns_answer_text_opts o = { .tools = chat && r->q->tool_choice != NS_API_TOOLS_NONE ? r->q->tools : NULL,
-                                    .one_call = r->q->tool_choice == NS_API_TOOLS_NAMED,
+                                    .one_call = r->q->tool_choice == NS_API_TOOLS_NAMED || !r->q->parallel_calls,
                                     .stop = r->q->stop, .n_stops = r->q->n_stops, .ctx = c, .piece = take_piece };
     c->reply = r;
     c->index = i;

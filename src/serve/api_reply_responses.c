@@ -27,26 +27,14 @@ static json_t *tools_of(const ns_api_request *q)
     return out;
 }
 
-static json_t *tool_choice_of(const ns_api_request *q)
+/* What the client wrote and what only comes back; where it wrote nothing, `or` (taken). */
+static json_t *echo(const json_t *body, const char *key, json_t *or)
 {
-    static const char *const words[] = { [NS_API_TOOLS_NONE] = "none", [NS_API_TOOLS_AUTO] = "auto", [NS_API_TOOLS_REQUIRED] = "required" };
-    if (q->tool_choice == NS_API_TOOLS_NAMED)
-        return json_pack("{s:s, s:s}", "type", "function", "name", q->tool_name);
-    return json_string(q->tools ? words[q->tool_choice] : "auto");
-}
-
-static json_t *format_of(const ns_api_request *q)
-{
-    if (q->format == NS_API_JSON_SCHEMA)
-        return json_pack("{s:s, s:s, s:O}", "type", "json_schema", "name", "schema", "schema", q->schema);
-    return json_pack("{s:s}", "type", q->format == NS_API_JSON_OBJECT ? "json_object" : "text");
-}
-
-/* What the client wrote and what only comes back. */
-static json_t *echo(const ns_api_request *q, const char *key)
-{
-    json_t *v = json_object_get(q->all, key);
-    return v ? json_incref(v) : json_null();
+    json_t *v = json_object_get(body, key);
+    if (!v || json_is_null(v))
+        return or;
+    json_decref(or);
+    return json_incref(v);
 }
 
 /* `output` is borrowed. */
@@ -55,11 +43,14 @@ static json_t *response(const ns_api_reply *r, const char *status, json_t *outpu
     const ns_api_request *q = r->q;
     json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:n, s:n, s:s, s:O}", "id", r->id, "object", "response", "created_at", (json_int_t)r->created, "status",
                           status, "error", "incomplete_details", "model", r->model, "output", output);
-    json_t *asked = json_pack("{s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o, s:n, s:{s:o}, s:s}", "instructions", echo(q, "instructions"), "metadata",
-                              echo(q, "metadata"), "tools", tools_of(q), "tool_choice", tool_choice_of(q), "parallel_tool_calls", 1, "temperature",
-                              number(q->temperature), "top_p", number(q->top_p), "max_output_tokens",
-                              ns_api_or_null(json_integer(q->max_tokens), q->max_tokens > 0), "previous_response_id", "text", "format", format_of(q),
-                              "truncation", "disabled");
+    json_t *format = echo(json_object_get(q->all, "text"), "format", json_pack("{s:s}", "type", "text"));
+    json_t *asked = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o, s:n, s:{s:o}, s:s}",
+                              "instructions", echo(q->all, "instructions", json_null()), "metadata", echo(q->all, "metadata", json_null()),
+                              "reasoning", echo(q->all, "reasoning", json_null()), "tools", tools_of(q),
+                              "tool_choice", echo(q->all, "tool_choice", json_string("auto")), "parallel_tool_calls", q->parallel_calls,
+                              "temperature", number(q->temperature), "top_p", number(q->top_p),
+                              "max_output_tokens", ns_api_or_null(json_integer(q->max_tokens), q->max_tokens > 0), "previous_response_id",
+                              "text", "format", format, "truncation", "disabled");
     json_object_update(j, asked);
     json_decref(asked);
     return j;

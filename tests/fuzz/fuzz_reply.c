@@ -32,6 +32,7 @@ static ns_api_request request_of(const uint8_t *choice, json_t *has)
     static const enum ns_api_tools wants[] = { NS_API_TOOLS_NONE, NS_API_TOOLS_AUTO, NS_API_TOOLS_AUTO, NS_API_TOOLS_NAMED };
     ns_api_request q = { .api = (enum ns_api)(choice[0] % 3), .n = 1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition_penalty = NAN };
     q.tool_choice = wants[choice[0] / 3 % 4];
+    q.parallel_calls = choice[0] / 12 % 4 != 2;
     q.tools = choice[0] / 12 % 4 ? has : NULL;
     q.n_stops = choice[1] % 5;
     for (int i = 0; i < q.n_stops; i++)

@@ -83,7 +83,8 @@ static const ns_api_end ending = { .finish = "stop", .prompt_tokens = 10, .cache
 
 static ns_api_request request(enum ns_api api, bool stream)
 {
-    return (ns_api_request){ .api = api, .stream = stream, .n = 1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition_penalty = NAN, .top_k = -1 };
+    return (ns_api_request){ .api = api, .stream = stream, .n = 1, .temperature = NAN, .top_p = NAN, .min_p = NAN, .repetition_penalty = NAN, .top_k = -1,
+                             .parallel_calls = true };
 }
 
 static void gather(talk *t)
@@ -152,7 +153,7 @@ typedef struct joined {
     bool null;       /* content is null */
     json_t *calls;   /* [{"name", "arguments", "id"}] */
     char finish[32];
-    json_t *logprobs; /* entries, or of completions the columns of all chunks */
+    json_t *logprobs; /* entries; not of completions */
 } joined;
 
 static void add_text(ns_buf *b, const json_t *s)
@@ -181,8 +182,6 @@ static void join_chat(joined *j, const json_t *object, int index)
         json_array_foreach(json_object_get(m, "tool_calls"), k, call)
             add_call(j, json_object_get(call, "id"), json_object_get(call, "function"));
         json_array_extend(j->logprobs, json_object_get(json_object_get(c, "logprobs"), "content"));
-        if (json_is_object(json_object_get(json_object_get(c, "logprobs"), "text_offset") ? json_object_get(c, "logprobs") : NULL))
-            json_array_append(j->logprobs, json_object_get(c, "logprobs"));
         if (json_is_string(json_object_get(c, "finish_reason")))
             snprintf(j->finish, sizeof j->finish, "%s", json_string_value(json_object_get(c, "finish_reason")));
     }
@@ -574,16 +573,18 @@ static void test_broken_then_call(void **state)
     }
 }
 
-static void test_named(void **state)
+static void test_one_call(void **state)
 {
     (void)state;
-    for (int k = 0; k < 2 * N_STEPS; k++) {
+    for (int k = 0; k < 4 * N_STEPS; k++) {
         ns_api_request q = tool_request(NS_API_CHAT, k % 2);
         talk t;
-        q.tool_choice = NS_API_TOOLS_NAMED;
-        snprintf(q.tool_name, sizeof q.tool_name, "get");
+        if (k % 4 < 2)
+            q.tool_choice = NS_API_TOOLS_NAMED;
+        else
+            q.parallel_calls = false;
         start(&t, &q);
-        say(&t, false, CALL("") CALL("") "text", steps[k / 2]);
+        say(&t, false, CALL("") CALL("") "text", steps[k / 4]);
         assert_false(t.on);
         ns_api_end end = ending;
         end.finish = "length";
@@ -642,7 +643,6 @@ static void test_logprobs(void **state)
         q.logprobs = true;
         q.top_logprobs = 2;
         lists(&q, "thought", "Hello you", 3, "Hel|lo |you");
-        json_incref(q.chat);
         q.stop[0] = (char *)(uintptr_t)"lo y";
         q.n_stops = 1;
         q.chat = parse(tools, sizeof tools - 1);
@@ -865,7 +865,7 @@ int main(void)
         cmocka_unit_test(test_chat_whole),      cmocka_unit_test(test_chat_stream),       cmocka_unit_test(test_space),
         cmocka_unit_test(test_characters),      cmocka_unit_test(test_stops),             cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_calls),           cmocka_unit_test(test_no_calls),          cmocka_unit_test(test_broken_then_call),
-        cmocka_unit_test(test_named),           cmocka_unit_test(test_calls_and_stops),   cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_one_call),           cmocka_unit_test(test_calls_and_stops),   cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_logprob_entry),   cmocka_unit_test(test_completions),       cmocka_unit_test(test_responses_whole),
         cmocka_unit_test(test_responses_stream), cmocka_unit_test(test_choices),          cmocka_unit_test(test_error),
     };
