@@ -269,6 +269,42 @@ static void test_long_stream(void **state)
     site_free(s);
 }
 
+/* ---- TLS: that it is asked for; what it does is GnuTLS's ---- */
+
+/* Of nobody, for nothing but this test. */
+static const char cert[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBfzCCASWgAwIBAgIUEcmc44SX++hh0XyM6fSqFyjpn6AwCgYIKoZIzj0EAwIw\n"
+    "FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDIwMDYwMloYDzIxMjYxMTA2\n"
+    "MjAwNjAyWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO\n"
+    "PQMBBwNCAARo921goRCN0PrvZouYStIHKd4MBqFJEdBTSWVJ0UvFnzvfxWpCwqCJ\n"
+    "gTV2HBfLmmI5+baiI+XvZAz0v1noHkhto1MwUTAdBgNVHQ4EFgQUqQti2VBfBCEo\n"
+    "v2w7WRQdcwhyq+AwHwYDVR0jBBgwFoAUqQti2VBfBCEov2w7WRQdcwhyq+AwDwYD\n"
+    "VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiBctoyNQ/AfDKpVr20xIDWu\n"
+    "SdOXe3jMqP9BwxgnhPtIhgIhAIUk6E5b4mzYPkWjEGhlirhPsfzF0I7b55PffPPB\n"
+    "z1Ss\n"
+    "-----END CERTIFICATE-----\n";
+static const char cert_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+UMODSkvNZSVbM5l\n"
+    "HcAGfaSNEi003O4V3el1bayERYChRANCAARo921goRCN0PrvZouYStIHKd4MBqFJ\n"
+    "EdBTSWVJ0UvFnzvfxWpCwqCJgTV2HBfLmmI5+baiI+XvZAz0v1noHkht\n"
+    "-----END PRIVATE KEY-----\n";
+
+static void test_tls(void **state)
+{
+    site *s = site_new((ns_http_opts){ .cert = cert, .cert_key = cert_key });
+    ns_buf b = { 0 };
+    (void)state;
+    int fd = dial(s->port); /* who does not know is told nothing, in a record of TLS at most */
+    put(fd, "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_true(get_until(fd, &b, NULL) || b.len == 0 || b.data[0] == 21);
+    assert_true(b.len < 10 && atomic_load(&s->handled) == 0);
+    close(fd);
+    ns_buf_release(&b);
+    site_free(s);
+}
+
 /* ---- ends ---- */
 
 static void test_quiesce(void **state)
@@ -383,7 +419,7 @@ int main(void)
         cmocka_unit_test(test_echo),    cmocka_unit_test(test_methods),        cmocka_unit_test(test_keep_alive),
         cmocka_unit_test(test_continue), cmocka_unit_test(test_keys),          cmocka_unit_test(test_refused_starts),
         cmocka_unit_test(test_stream),  cmocka_unit_test(test_long_stream),    cmocka_unit_test(test_quiesce),
-        cmocka_unit_test(test_stop),    cmocka_unit_test(test_stop_while_streaming),
+        cmocka_unit_test(test_tls),             cmocka_unit_test(test_stop),    cmocka_unit_test(test_stop_while_streaming),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -272,7 +272,14 @@ static void test_half_closed(void **state)
     static const char *const paths[] = { "echo", "later", "keep", "keep" };
     ns_buf b = { 0 };
     char q[200];
+    int others[2];
     (void)state;
+    for (int i = 0; i < 2; i++) { /* the only connection is treated otherwise by libmicrohttpd than one of several */
+        others[i] = dial(s->port);
+        put(others[i], "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
+        ns_buf_clear(&b);
+        assert_true(get_until(others[i], &b, " 0 0:"));
+    }
     for (int i = 0; i < 4; i++) {
         int fd = dial(s->port);
         snprintf(q, sizeof q, "POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", paths[i]);
@@ -305,6 +312,8 @@ static void test_half_closed(void **state)
         close(fd);
     }
     assert_int_equal(atomic_load(&s->gone), 0);
+    close(others[0]);
+    close(others[1]);
     ns_buf_release(&b);
     site_free(s);
 }
@@ -346,6 +355,56 @@ static void test_gone(void **state)
     assert_int_equal(atomic_load(&s->gone), 10);
     ns_http_send(r, 200, "text/plain", "x", 1);
     assert_int_equal(ns_http_about(s->h).connections, 0);
+    site_free(s);
+}
+
+/* Whoever finishes a reply may free what `gone` works on: a `gone` that is running is waited for. */
+struct slow_gone {
+    atomic_bool begun, ended;
+};
+
+static void slow_gone(void *ctx)
+{
+    struct slow_gone *g = ctx;
+    atomic_store(&g->begun, true);
+    wait_ms(100);
+    atomic_store(&g->ended, true);
+}
+
+static ns_http_reply *ending;
+
+static void end_in_gone(void *ctx)
+{
+    ns_http_end(ending);
+    atomic_store((atomic_bool *)ctx, true);
+}
+
+static void test_gone_and_finish(void **state)
+{
+    site *s = site_new((ns_http_opts){ 0 });
+    struct slow_gone g = { 0 };
+    (void)state;
+    int fd = dial(s->port);
+    put(fd, "GET /keep HTTP/1.1\r\nHost: a\r\n\r\n");
+    ns_http_reply *r = site_kept(s, 0);
+    ns_http_on_gone(r, slow_gone, &g);
+    close(fd);
+    while (!atomic_load(&g.begun))
+        wait_ms(1);
+    assert_false(atomic_load(&g.ended));
+    ns_http_send(r, 200, "text/plain", "x", 1);
+    assert_true(atomic_load(&g.ended));
+    /* and `gone` itself may finish */
+    atomic_bool done = false;
+    fd = dial(s->port);
+    put(fd, "GET /keep HTTP/1.1\r\nHost: a\r\n\r\n");
+    ending = site_kept(s, 1);
+    ns_http_stream(ending, 200, "text/event-stream");
+    ns_http_on_gone(ending, end_in_gone, &done);
+    close(fd);
+    for (double end = ns_now() + 5; !atomic_load(&done) && ns_now() < end;)
+        wait_ms(5);
+    assert_true(atomic_load(&done));
     site_free(s);
 }
 
@@ -489,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_too_many_connections),
         cmocka_unit_test(test_half_closed),
         cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_gone_and_finish),
         cmocka_unit_test(test_stalled_reader),
         cmocka_unit_test(test_stalled_reader_times_out),
         cmocka_unit_test(test_storm),
