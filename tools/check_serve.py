@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 import sys
+import traceback
 import typing
 
 import jsonschema
@@ -109,7 +110,8 @@ class Run:
         except Skip as e:
             outcome, why = "skipped", str(e)
         except Exception as e:  # every failure is a line; the rest goes on
-            outcome, why = "failed", f"{type(e).__name__}: {e}"
+            where = [x for x in traceback.extract_tb(e.__traceback__) if x.filename == __file__][-1]
+            outcome, why = "failed", f"{type(e).__name__}: {str(e)[:600] or where.line} (line {where.lineno})"
         off = self.differences()
         if off and not self.args.loose and outcome != "failed":
             outcome, why = "failed", off[0]
