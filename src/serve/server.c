@@ -253,7 +253,7 @@ static int measure(ns_server *s, ns_err *e)
 
 static int start(ns_server *s, ns_err *e)
 {
-    static const char *const open[] = { "/health", "/ready", "/", "/page.css", "/page.js", NULL };
+    static const char *const open[] = { "/health", "/ready", "/", "/page.css", "/page.js", "/machine.js", "/icon.svg", NULL };
     ns_http_opts http = s->o.http;
     s->decode_rate = calloc((size_t)ns_engine_n_sizes(s->en), sizeof *s->decode_rate);
     if (!s->decode_rate)
