@@ -14,8 +14,7 @@
 #include "base/file.h"
 #include "prop/prop.h"
 #include "run/answer.h"
-#include "run/sched.h"
-#include "run/stretch.h"
+#include "run/sched_impl.h"
 
 /* "small" shares the cache's shape with "full", "tight" does not, "short" leaves layers out. */
 static const char nest[] = "{\"version\": 1, \"variants\": [{\"name\": \"whole\"},"
@@ -90,6 +89,7 @@ typedef struct request {
     int top;
     /* what a session alone makes of it */
     int want[MOST], n_want, drawn;
+    uint64_t want_bits[MOST], got_bits[MOST]; /* of the likeliest tokens' logprobs: what rounding leaves in them */
     ns_answer_info info;
     /* what came */
     struct client *client;
@@ -110,9 +110,21 @@ typedef struct client {
     uint64_t seed;
 } client;
 
+static uint64_t bits_of(const ns_sched_top *top, int n)
+{
+    uint64_t h = 14695981039346656037u;
+    for (int i = 0; i < n; i++) {
+        uint32_t x;
+        memcpy(&x, &top[i].logprob, sizeof x);
+        h = ((h ^ x) * 1099511628211u ^ (uint64_t)top[i].id) * 1099511628211u;
+    }
+    return h;
+}
+
 static bool take(void *ctx, const ns_sched_token *t)
 {
     request *r = ctx;
+    r->got_bits[r->n_got] = t->top ? bits_of(t->top, t->n_top) : 0;
     assert_int_equal(r->done, 0);
     assert_true(r->n_got < MOST);
     assert_true(t->phase == NS_PHASE_THINK || t->phase == NS_PHASE_ANSWER);
@@ -171,10 +183,15 @@ static void alone(ns_engine *en, request *r)
         fail_msg("%s", e.msg);
     while (id >= 0) {
         enum ns_answer_step step;
+        ns_sched_top top[NS_SCHED_TOP];
         if (ns_answer_ready(a, &step, &e) != 0 || ns_answer_next(a, &id, &e) != 0)
             fail_msg("%s", e.msg);
         if (id < 0)
             break;
+        if (step != NS_ANSWER_PUT && r->top >= 0) { /* the logits that it was drawn from are still there */
+            ns_sched_likeliest(s->logits, VOCAB, r->top, top);
+            r->want_bits[r->n_want] = bits_of(top, r->top);
+        }
         assert_true(r->n_want < MOST);
         r->want[r->n_want++] = id;
         r->drawn += step != NS_ANSWER_PUT;
@@ -247,7 +264,7 @@ static void make_requests(ns_engine *en, request *q, int n, ns_rng *r)
         if (prop_pick(r, 2))
             q[i].sampling = (ns_sampling){ .temperature = 1.3, .top_p = prop_pick(r, 2) ? 1.0 : 0.9, .repetition_penalty = prop_pick(r, 2) ? 1.0 : 1.2,
                                            .seed = ns_rng_u64(r) };
-        q[i].top = prop_pick(r, 3) - 1;
+        q[i].top = prop_pick(r, 4) ? NS_SCHED_TOP : prop_pick(r, 3) - 1;
         q[i].stop_after = prop_pick(r, 6) ? 0 : 1 + prop_pick(r, 20);
         q[i].cancel = prop_pick(r, 6) == 0;
         alone(en, &q[i]);
@@ -302,6 +319,9 @@ static void check_result(const request *r)
     for (int i = 0; i < r->n_got; i++)
         if (r->got[i] != r->want[i])
             fail_msg("token %d of %d is %d, alone %d: prompt of %d, size %s", i, r->n_got, r->got[i], r->want[i], r->n, r->size ? r->size : "NULL");
+    for (int i = 0; i < r->n_got; i++)
+        if (r->got_bits[i] != r->want_bits[i])
+            fail_msg("token %d of %d: other logits than alone: prompt of %d, size %s", i, r->n_got, r->n, r->size ? r->size : "NULL");
     for (int i = 0; i < t->n_used; i++)
         used += t->used[i].tokens;
     assert_int_equal(used, r->n_got - r->put);
