@@ -56,47 +56,54 @@ static enum ns_handover handover_of(const char *name)
 /* Tokens that this many bytes are at least: no token is longer than the longest of the vocabulary, and none there is over 512 bytes. */
 enum { LONGEST_TOKEN = 512 };
 
-static int too_long(const ns_server *s, size_t tokens, ns_api_error *e)
+static int too_long(const ns_server *s, const ns_api_request *r, size_t tokens, ns_api_error *e)
 {
-    return ns_api_fail(e, 400, "context_length_exceeded", NULL, "a prompt of %zu tokens or more: the context has %d", tokens, s->o.sched.context);
+    return ns_api_fail(e, 400, "context_length_exceeded", r->chat ? "messages" : "prompt", "a prompt of %zu tokens or more: the context has %d",
+                       tokens, s->o.sched.context);
 }
 
-static int render(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_err *why)
+/* The prompt's ids; more than the context has stand for a text that cannot fit, which then is not looked at any further. */
+static int chat_ids(ns_call_job *j, const ns_server *s, const ns_api_request *r, size_t *least, ns_err *why)
 {
     ns_prompt prompt;
     if (json_object_set_new(r->chat, "add_generation_prompt", json_true()) != 0)
         return ns_fail(why, NS_ENOMEM, "prompt: out of memory");
     if (ns_engine_render(s->en, r->chat, &prompt, why) != 0)
         return -1;
-    int rc = prompt.text.len / LONGEST_TOKEN > (size_t)s->o.sched.context
-                 ? ns_fail(why, NS_EINVAL, "a prompt of %zu bytes: the context has %d tokens", prompt.text.len, s->o.sched.context)
-                 : ns_engine_prompt_ids(s->en, &prompt, &j->prompt, why);
+    *least = prompt.text.len / LONGEST_TOKEN;
+    int rc = *least >= (size_t)s->o.sched.context ? 0 : ns_engine_prompt_ids(s->en, &prompt, &j->prompt, why);
     ns_prompt_release(&prompt);
     return rc;
+}
+
+static int text_ids(ns_call_job *j, const ns_server *s, const ns_api_request *r, size_t *least, ns_err *why)
+{
+    if (!s->en->tokenizer)
+        return ns_fail(why, NS_EINVAL, "this checkpoint has no tokenizer: give ids");
+    *least = r->n_prompt / LONGEST_TOKEN;
+    return *least >= (size_t)s->o.sched.context ? 0 : ns_tokenizer_encode(s->en->tokenizer, r->prompt, r->n_prompt, true, &j->prompt, why);
 }
 
 static int read_prompt(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
 {
     ns_err why = { 0 };
+    size_t least = 0;
     int rc = 0;
-    if (r->chat) {
-        rc = render(j, s, r, &why);
-    } else if (r->prompt) {
-        if (r->n_prompt / LONGEST_TOKEN > (size_t)s->o.sched.context)
-            return too_long(s, r->n_prompt / LONGEST_TOKEN, e);
-        rc = s->en->tokenizer ? ns_tokenizer_encode(s->en->tokenizer, r->prompt, r->n_prompt, true, &j->prompt, &why)
-                              : ns_fail(&why, NS_EINVAL, "this checkpoint has no tokenizer: give ids");
-    } else {
+    if (r->chat)
+        rc = chat_ids(j, s, r, &least, &why);
+    else if (r->prompt)
+        rc = text_ids(j, s, r, &least, &why);
+    else
         ns_ids_append(&j->prompt, r->ids, r->n_ids);
-    }
     if (rc != 0)
         return ns_api_fail(e, why.code == NS_ENOMEM ? 500 : 400, NULL, r->chat ? "messages" : "prompt", "%s", why.msg);
     if (j->prompt.failed)
         return ns_api_fail(e, 500, NULL, NULL, "out of memory");
-    if (j->prompt.len == 0)
+    least = j->prompt.len > least ? j->prompt.len : least;
+    if (least >= (size_t)s->o.sched.context)
+        return too_long(s, r, least, e);
+    if (least == 0)
         return ns_api_fail(e, 400, NULL, "prompt", "the prompt is empty");
-    if (j->prompt.len >= (size_t)s->o.sched.context)
-        return too_long(s, j->prompt.len, e);
     j->job.ids = j->prompt.data;
     j->job.n_ids = j->prompt.len;
     return 0;

@@ -1,0 +1,4 @@
+#ifndef NS_N
+#define NS_N
+int ns_notify(const char *s);
+#endif
