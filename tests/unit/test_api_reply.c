@@ -451,12 +451,14 @@ static void test_stops(void **state)
 
 /* ---- tool calls ---- */
 
+#define AGAIN "{\"$ref\": \"#/$defs/Wide\"}, "
+#define AGAIN_16 AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN
 static const char tools[] =
     "{\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"get\", \"description\": \"d\", \"parameters\": {\"type\": \"object\", "
     "\"properties\": {\"s\": {\"type\": \"string\"}, \"i\": {\"type\": \"integer\"}, \"x\": {\"type\": \"number\"}, \"b\": {\"type\": \"boolean\"},"
     "\"o\": {\"type\": \"object\"}, \"l\": {\"type\": \"array\"}, \"z\": {\"type\": \"null\"}, \"u\": {\"type\": [\"string\", \"integer\", \"null\"]},"
     "\"any\": {\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"null\"}]}, \"r\": {\"$ref\": \"#/$defs/R\"}, \"loop\": {\"$ref\": \"#/$defs/Loop\"},"
-    "\"free\": {}, \"e\": {\"enum\": [1, 2]}}, \"$defs\": {\"R\": {\"type\": \"integer\"}, \"Loop\": {\"$ref\": \"#/$defs/Loop\"}}}}}]}";
+    "\"wide\": {\"$ref\": \"#/$defs/Wide\"}, \"free\": {}, \"e\": {\"enum\": [1, 2]}}, \"$defs\": {\"Wide\": {\"anyOf\": [{\"type\": \"integer\"}, " AGAIN_16 "{}]}, \"R\": {\"type\": \"integer\"}, \"Loop\": {\"$ref\": \"#/$defs/Loop\"}}}}}]}";
 
 static ns_api_request tool_request(enum ns_api api, bool stream)
 {
@@ -493,7 +495,7 @@ static void test_arguments(void **state)
         { "b", "true", "true" }, { "b", "False", "false" }, { "b", "yes", "\"yes\"" }, { "o", "{\"a\": [1, null]}", "{\"a\": [1, null]}" },
         { "o", "{\"a\": ", "\"{\\\"a\\\": \"" }, { "l", "[1,\n2]", "[1, 2]" }, { "z", "null", "null" }, { "z", "None", "null" },
         { "u", "7", "7" }, { "u", "None", "null" }, { "u", "x", "\"x\"" }, { "u", "[1]", "\"[1]\"" }, { "any", "7", "7" }, { "any", "null", "null" },
-        { "r", "7", "7" }, { "loop", "7", "\"7\"" }, { "free", "7", "\"7\"" }, { "free", "{\"a\": 1}", "{\"a\": 1}" }, { "unknown", "[7]", "[7]" },
+        { "r", "7", "7" }, { "loop", "7", "\"7\"" }, { "wide", "7", "7" }, { "free", "7", "\"7\"" }, { "free", "{\"a\": 1}", "{\"a\": 1}" }, { "unknown", "[7]", "[7]" },
         { "unknown", "true", "\"true\"" }, { "e", "2", "2" }, { "i", "123456789012345678901234567890", "\"123456789012345678901234567890\"" },
     };
     for (size_t i = 0; i < sizeof c / sizeof *c; i++)
