@@ -421,6 +421,7 @@ static void test_stops(void **state)
         { { "END" }, "one EN", "one EN", false },
         { { "END" }, "ENENDx", "EN", true },
         { { "aab" }, "aaaab", "aa", true },
+        { { "aabaaaa" }, "aabaaabaaaa", "aaba", true }, /* a border's border counts */
         { { "abac", "c" }, "ababac", "ab", true },  /* both end here: the longer */
         { { "bc", "abcd" }, "xabcd", "xa", true },  /* the first that is complete */
         { { "\n\n", "" }, "x\n\ny", "x", true },
