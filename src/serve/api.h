@@ -75,7 +75,8 @@ typedef struct ns_api_top {
     double logprob;
 } ns_api_top;
 
-/* One token of an answer; bytes may be part of a character. Marks and ends of turns have no text and are not among them. */
+/* One token of an answer; bytes may be part of a character. Marks have no text (n = 0; "</think>" is thought: white space
+ * behind it is left out even where nothing was thought), nor have ends of turns. */
 typedef struct ns_api_token {
     const char *bytes;
     size_t n;

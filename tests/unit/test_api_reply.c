@@ -258,22 +258,6 @@ static joined answer(const ns_api_request *q, const char *thought, const char *c
     return j;
 }
 
-static const enum ns_api apis[] = { NS_API_CHAT, NS_API_COMPLETIONS, NS_API_RESPONSES };
-static const size_t steps[] = { 1, 2, 3, 5, 7, 1000 };
-enum { N_STEPS = sizeof steps / sizeof *steps };
-
-/* The same whether it is streamed and wherever tokens begin. */
-static void gives(ns_api_request q, const char *thought, const char *content, const char *want_thought, const char *want)
-{
-    for (int k = 0; k < 2 * N_STEPS; k++) {
-        q.stream = k % 2;
-        joined j = answer(&q, thought, content, steps[k / 2]);
-        assert_string_equal(j.thought.data, want_thought);
-        assert_string_equal(j.content.data, want);
-        joined_release(&j);
-    }
-}
-
 static json_t *path(json_t *j, const char *keys)
 {
     char word[64];
@@ -298,6 +282,22 @@ static void has_int(json_t *j, const char *keys, json_int_t want)
     if (!json_is_integer(path(j, keys)))
         fail_msg("%s: no integer", keys);
     assert_int_equal(json_integer_value(path(j, keys)), want);
+}
+
+static const enum ns_api apis[] = { NS_API_CHAT, NS_API_COMPLETIONS, NS_API_RESPONSES };
+static const size_t steps[] = { 1, 2, 3, 5, 7, 1000 };
+enum { N_STEPS = sizeof steps / sizeof *steps };
+
+/* The same whether it is streamed and wherever tokens begin. */
+static void gives(ns_api_request q, const char *thought, const char *content, const char *want_thought, const char *want)
+{
+    for (int k = 0; k < 2 * N_STEPS; k++) {
+        q.stream = k % 2;
+        joined j = answer(&q, thought, content, steps[k / 2]);
+        assert_string_equal(j.thought.data, want_thought);
+        assert_string_equal(j.content.data, want);
+        joined_release(&j);
+    }
 }
 
 /* ---- chat ---- */
@@ -393,6 +393,14 @@ static void test_space(void **state)
     gives(q, "", "\nYes", "", "\nYes");
     gives(q, "thought only \n", "", "thought only", "");
     gives(q, "a", "\n \t\n", "a", "");
+    talk t;
+    start(&t, &q);
+    ns_api_reply_token(t.r, 0, &(ns_api_token){ .bytes = "", .thought = true }, &t.out); /* a thought that was over at once */
+    say(&t, false, "\n\nYes", 2);
+    finish(&t, &ending);
+    has_string(json_array_get(t.seen, 0), "choices.0.message.content", "Yes");
+    assert_null(path(json_array_get(t.seen, 0), "choices.0.message.reasoning_content"));
+    stop(&t);
 }
 
 static void test_characters(void **state)
