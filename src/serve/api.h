@@ -75,11 +75,12 @@ typedef struct ns_api_top {
     double logprob;
 } ns_api_top;
 
-/* One token of an answer; bytes may be part of a character. */
+/* One token of an answer; bytes may be part of a character. Marks have no text (n = 0; "</think>" is thought: white space
+ * behind it is left out even where nothing was thought), nor have ends of turns. */
 typedef struct ns_api_token {
     const char *bytes;
     size_t n;
-    bool thought;       /* reasoning_content */
+    bool thought;       /* reasoning_content; in completions text like all */
     double logprob;
     const ns_api_top *top;
     int n_top;
@@ -92,7 +93,8 @@ typedef struct ns_api_used {
 } ns_api_used;
 
 typedef struct ns_api_end {
-    const char *finish;  /* "stop", "length"; becomes "tool_calls" where the answer has some */
+    const char *finish;  /* "stop", "length". What the text itself ended (a stop string, a last call) was no matter of length; "stop" becomes
+                          * "tool_calls" where the answer has some */
     size_t prompt_tokens, cached_tokens, thought_tokens, answer_tokens;
     const ns_api_used *used;
     int n_used;
@@ -104,7 +106,8 @@ typedef struct ns_api_end {
 
 /* What is made of the n choices of one request. Streaming: after each call below, what is to be sent stands in `out` (server-sent events,
  * complete ones), else `out` is filled by ns_api_reply_end of the last choice. Text goes out as whole characters; what could be the
- * beginning of a stop string or of a tool call waits. Tool calls are in the markup of the Nemotron 3 template. */
+ * beginning of a stop string or of a tool call waits. Tool calls are in the markup of the Nemotron 3 template. `failed` of `out` says that
+ * memory was out: the reply cannot go on. */
 typedef struct ns_api_reply ns_api_reply;
 typedef struct ns_api_reply_opts {
     const ns_api_request *request; /* outlives the reply */

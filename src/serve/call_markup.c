@@ -6,7 +6,7 @@
 #include "base/json.h"
 
 enum { OPEN, NAME, BODY, PARAM, VALUE, CLOSE }; /* what comes next */
-enum { NAME_BYTES = 256, SCHEMA_DEPTH = 8 };
+enum { NAME_BYTES = 256, SCHEMA_PARTS = 64 };
 
 static const char value_end[] = "</parameter>";
 
@@ -164,14 +164,14 @@ static const json_t *follow(const json_t *schema, const json_t *root)
     return NULL;
 }
 
-/* The types that a schema allows; 0 where it does not say. */
-static unsigned types_of(const json_t *schema, const json_t *root, int depth)
+/* The types that a schema allows; 0 where it does not say. Looks into `left` parts of it at most: references may go in circles. */
+static unsigned types_of(const json_t *schema, const json_t *root, int *left)
 {
     static const char *const unions[] = { "anyOf", "oneOf", "allOf" };
     const json_t *type = json_object_get(schema, "type"), *values = json_object_get(schema, "enum"), *v;
     unsigned types = type_of_word(type);
     size_t i;
-    if (!schema || depth == SCHEMA_DEPTH)
+    if (!schema || --*left < 0)
         return 0;
     json_array_foreach(type, i, v)
         types |= type_of_word(v);
@@ -183,8 +183,8 @@ static unsigned types_of(const json_t *schema, const json_t *root, int depth)
         types |= type_of_value(v);
     for (size_t u = 0; u < sizeof unions / sizeof *unions; u++)
         json_array_foreach(json_object_get(schema, unions[u]), i, v)
-            types |= types_of(v, root, depth + 1);
-    return types | types_of(follow(schema, root), root, depth + 1);
+            types |= types_of(v, root, left);
+    return types | types_of(follow(schema, root), root, left);
 }
 
 static const json_t *parameters_of(const json_t *tools, const char *tool, size_t n)
@@ -258,12 +258,14 @@ void ns_call_arguments(const ns_call *c, const char *p, const json_t *tools, ns_
     ns_buf_addc(out, '{');
     for (size_t i = 0; i < c->n_params; i++) {
         const ns_call_param *a = &c->param[i];
+        const json_t *schema = json_object_getn(properties, p + a->name.at, a->name.n);
+        int left = SCHEMA_PARTS;
         if (said_again(c, p, i))
             continue;
         ns_buf_adds(out, between);
         add_string(out, p + a->name.at, a->name.n);
         ns_buf_adds(out, ": ");
-        add_value(out, p + a->value.at, a->value.n, types_of(json_object_getn(properties, p + a->name.at, a->name.n), root, 0));
+        add_value(out, p + a->value.at, a->value.n, types_of(schema, root, &left));
         between = ", ";
     }
     ns_buf_addc(out, '}');

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/json.h"
+#include "base/rng.h"
 #include "serve/api.h"
 
 /* ---- what a client sees ---- */
@@ -257,22 +258,6 @@ static joined answer(const ns_api_request *q, const char *thought, const char *c
     return j;
 }
 
-static const enum ns_api apis[] = { NS_API_CHAT, NS_API_COMPLETIONS, NS_API_RESPONSES };
-static const size_t steps[] = { 1, 2, 3, 5, 7, 1000 };
-enum { N_STEPS = sizeof steps / sizeof *steps };
-
-/* The same whether it is streamed and wherever tokens begin. */
-static void gives(ns_api_request q, const char *thought, const char *content, const char *want_thought, const char *want)
-{
-    for (int k = 0; k < 2 * N_STEPS; k++) {
-        q.stream = k % 2;
-        joined j = answer(&q, thought, content, steps[k / 2]);
-        assert_string_equal(j.thought.data, want_thought);
-        assert_string_equal(j.content.data, want);
-        joined_release(&j);
-    }
-}
-
 static json_t *path(json_t *j, const char *keys)
 {
     char word[64];
@@ -297,6 +282,22 @@ static void has_int(json_t *j, const char *keys, json_int_t want)
     if (!json_is_integer(path(j, keys)))
         fail_msg("%s: no integer", keys);
     assert_int_equal(json_integer_value(path(j, keys)), want);
+}
+
+static const enum ns_api apis[] = { NS_API_CHAT, NS_API_COMPLETIONS, NS_API_RESPONSES };
+static const size_t steps[] = { 1, 2, 3, 5, 7, 1000 };
+enum { N_STEPS = sizeof steps / sizeof *steps };
+
+/* The same whether it is streamed and wherever tokens begin. */
+static void gives(ns_api_request q, const char *thought, const char *content, const char *want_thought, const char *want)
+{
+    for (int k = 0; k < 2 * N_STEPS; k++) {
+        q.stream = k % 2;
+        joined j = answer(&q, thought, content, steps[k / 2]);
+        assert_string_equal(j.thought.data, want_thought);
+        assert_string_equal(j.content.data, want);
+        joined_release(&j);
+    }
 }
 
 /* ---- chat ---- */
@@ -392,6 +393,14 @@ static void test_space(void **state)
     gives(q, "", "\nYes", "", "\nYes");
     gives(q, "thought only \n", "", "thought only", "");
     gives(q, "a", "\n \t\n", "a", "");
+    talk t;
+    start(&t, &q);
+    ns_api_reply_token(t.r, 0, &(ns_api_token){ .bytes = "", .thought = true }, &t.out); /* a thought that was over at once */
+    say(&t, false, "\n\nYes", 2);
+    finish(&t, &ending);
+    has_string(json_array_get(t.seen, 0), "choices.0.message.content", "Yes");
+    assert_null(path(json_array_get(t.seen, 0), "choices.0.message.reasoning_content"));
+    stop(&t);
 }
 
 static void test_characters(void **state)
@@ -420,6 +429,7 @@ static void test_stops(void **state)
         { { "END" }, "one EN", "one EN", false },
         { { "END" }, "ENENDx", "EN", true },
         { { "aab" }, "aaaab", "aa", true },
+        { { "aabaaaa" }, "aabaaabaaaa", "aaba", true }, /* a border's border counts */
         { { "abac", "c" }, "ababac", "ab", true },  /* both end here: the longer */
         { { "bc", "abcd" }, "xabcd", "xa", true },  /* the first that is complete */
         { { "\n\n", "" }, "x\n\ny", "x", true },
@@ -449,14 +459,63 @@ static void test_stops(void **state)
         }
 }
 
+/* Where a text ends by the definition: at the first place where a stop string is complete, before the longest of those that are. */
+static size_t end_of(const char *text, size_t n, char *const *stop, int n_stops)
+{
+    for (size_t i = 1; i <= n; i++) {
+        size_t longest = 0;
+        for (int s = 0; s < n_stops; s++) {
+            size_t len = strlen(stop[s]);
+            if (len <= i && len > longest && memcmp(text + i - len, stop[s], len) == 0)
+                longest = len;
+        }
+        if (longest)
+            return i - longest;
+    }
+    return n;
+}
+
+static void draw(ns_rng *r, char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        text[i] = (char)('a' + ns_rng_u64(r) % 2);
+    text[n] = '\0';
+}
+
+static void test_stops_at_random(void **state)
+{
+    (void)state;
+    ns_rng rng;
+    int ended = 0;
+    ns_rng_init(&rng, 7);
+    for (int k = 0; k < 2000; k++) {
+        char text[31], stop[NS_API_STOPS][9], want[31];
+        ns_api_request q = request(NS_API_COMPLETIONS, k % 2);
+        draw(&rng, text, ns_rng_u64(&rng) % 31);
+        for (q.n_stops = 0; q.n_stops < k % 5; q.n_stops++) {
+            draw(&rng, stop[q.n_stops], 3 + ns_rng_u64(&rng) % 6);
+            q.stop[q.n_stops] = stop[q.n_stops];
+        }
+        size_t n = end_of(text, strlen(text), q.stop, q.n_stops);
+        snprintf(want, sizeof want, "%.*s", (int)n, text);
+        ended += n < strlen(text);
+        joined j = answer(&q, "", text, 1 + ns_rng_u64(&rng) % 5);
+        assert_string_equal(j.content.data, want);
+        joined_release(&j);
+    }
+    assert_in_range(ended, 500, 1800);
+}
+
 /* ---- tool calls ---- */
 
+#define AGAIN "{\"$ref\": \"#/$defs/Wide\"}, "
+#define AGAIN_16 AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN AGAIN
 static const char tools[] =
     "{\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"get\", \"description\": \"d\", \"parameters\": {\"type\": \"object\", "
     "\"properties\": {\"s\": {\"type\": \"string\"}, \"i\": {\"type\": \"integer\"}, \"x\": {\"type\": \"number\"}, \"b\": {\"type\": \"boolean\"},"
     "\"o\": {\"type\": \"object\"}, \"l\": {\"type\": \"array\"}, \"z\": {\"type\": \"null\"}, \"u\": {\"type\": [\"string\", \"integer\", \"null\"]},"
     "\"any\": {\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"null\"}]}, \"r\": {\"$ref\": \"#/$defs/R\"}, \"loop\": {\"$ref\": \"#/$defs/Loop\"},"
-    "\"free\": {}, \"e\": {\"enum\": [1, 2]}}, \"$defs\": {\"R\": {\"type\": \"integer\"}, \"Loop\": {\"$ref\": \"#/$defs/Loop\"}}}}}]}";
+    "\"wide\": {\"$ref\": \"#/$defs/Wide\"}, \"free\": {}, \"e\": {\"enum\": [1, 2]}}, \"$defs\": {\"Wide\": {\"anyOf\": [{\"type\": \"integer\"}, " AGAIN_16 "{}]}, \"R\": {\"type\": \"integer\"}, \"Loop\": {\"$ref\": \"#/$defs/Loop\"}}}}}]}";
 
 static ns_api_request tool_request(enum ns_api api, bool stream)
 {
@@ -493,7 +552,7 @@ static void test_arguments(void **state)
         { "b", "true", "true" }, { "b", "False", "false" }, { "b", "yes", "\"yes\"" }, { "o", "{\"a\": [1, null]}", "{\"a\": [1, null]}" },
         { "o", "{\"a\": ", "\"{\\\"a\\\": \"" }, { "l", "[1,\n2]", "[1, 2]" }, { "z", "null", "null" }, { "z", "None", "null" },
         { "u", "7", "7" }, { "u", "None", "null" }, { "u", "x", "\"x\"" }, { "u", "[1]", "\"[1]\"" }, { "any", "7", "7" }, { "any", "null", "null" },
-        { "r", "7", "7" }, { "loop", "7", "\"7\"" }, { "free", "7", "\"7\"" }, { "free", "{\"a\": 1}", "{\"a\": 1}" }, { "unknown", "[7]", "[7]" },
+        { "r", "7", "7" }, { "loop", "7", "\"7\"" }, { "wide", "7", "7" }, { "free", "7", "\"7\"" }, { "free", "{\"a\": 1}", "{\"a\": 1}" }, { "unknown", "[7]", "[7]" },
         { "unknown", "true", "\"true\"" }, { "e", "2", "2" }, { "i", "123456789012345678901234567890", "\"123456789012345678901234567890\"" },
     };
     for (size_t i = 0; i < sizeof c / sizeof *c; i++)
@@ -548,6 +607,12 @@ static void test_no_calls(void **state)
             assert_string_equal(j.finish, "stop");
             joined_release(&j);
         }
+    for (int k = 0; k < 2 * N_STEPS; k++) { /* nothing but white space stays, too */
+        ns_api_request q = tool_request(NS_API_CHAT, k % 2);
+        joined j = answer(&q, "", " \n ", steps[k / 2]);
+        assert_string_equal(j.content.data, " \n ");
+        joined_release(&j);
+    }
     for (int k = 0; k < 3; k++) { /* not asked for */
         ns_api_request q = tool_request(k == 1 ? NS_API_COMPLETIONS : NS_API_CHAT, false);
         q.tool_choice = k == 0 ? NS_API_TOOLS_NONE : NS_API_TOOLS_AUTO;
@@ -598,18 +663,46 @@ static void test_one_call(void **state)
     }
 }
 
+/* With a stop string "abc". */
+static ns_api_request stop_request(enum ns_api api, bool stream)
+{
+    ns_api_request q = tool_request(api, stream);
+    q.stop[0] = (char *)(uintptr_t)"abc";
+    q.n_stops = 1;
+    return q;
+}
+
 static void test_calls_and_stops(void **state)
 {
     (void)state;
-    for (int k = 0; k < N_STEPS; k++) {
-        ns_api_request q = tool_request(NS_API_CHAT, k % 2);
-        q.stop[0] = (char *)(uintptr_t)"abc";
-        q.n_stops = 1;
-        joined j = answer(&q, "", "ab" CALL(PARAM("s", "abc")) "c abc no", steps[k]);
-        assert_string_equal(j.content.data, "ab\nc "); /* neither in a call nor across one */
+    for (int k = 0; k < 2 * N_STEPS; k++) {
+        ns_api_request q = stop_request(NS_API_CHAT, k % 2);
+        joined j = answer(&q, "", "ab<tool_call><function=get>" PARAM("s", "abc") "</function></tool_call>c abc no", steps[k / 2]);
+        assert_string_equal(j.content.data, "abc "); /* neither in a call nor across one */
         has_string(j.calls, "0.arguments", "{\"s\": \"abc\"}");
         assert_string_equal(j.finish, "tool_calls");
         joined_release(&j);
+        q = stop_request(NS_API_RESPONSES, k % 2);
+        talk t;
+        start(&t, &q);
+        say(&t, false, "ab" CALL(""), steps[k / 2]);
+        finish(&t, &ending);
+        json_t *last = json_array_get(t.seen, json_array_size(t.seen) - 1), *o = q.stream ? path(last, "response") : last;
+        has_string(o, "output.0.content.0.text", "ab"); /* what waited for a stop string comes before the call */
+        has_string(o, "output.1.type", "function_call");
+        stop(&t);
+        q = stop_request(NS_API_CHAT, k % 2);
+        ns_api_end end = ending;
+        end.finish = "length";
+        start(&t, &q);
+        say(&t, false, "x <tool_call>\n<function=abc", steps[k / 2]); /* no call in the end, so there was a stop string */
+        assert_true(t.on);
+        finish(&t, &end);
+        j = join_of(&t, 0);
+        assert_string_equal(j.content.data, "x <tool_call>\n<function=");
+        assert_string_equal(j.finish, "stop");
+        joined_release(&j);
+        stop(&t);
     }
 }
 
@@ -812,6 +905,7 @@ static void test_choices(void **state)
         if (!q.stream)
             assert_int_equal(json_array_size(t.seen), 0);
         say_n(&t, 0, false, "!", 1, 1);
+        end.cached_tokens = 3;
         end.finish = end.end = "length";
         finish(&t, &end);
         joined a = join_of(&t, 0), b = join_of(&t, 1);
@@ -868,6 +962,7 @@ int main(void)
         cmocka_unit_test(test_one_call),           cmocka_unit_test(test_calls_and_stops),   cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_logprob_entry),   cmocka_unit_test(test_completions),       cmocka_unit_test(test_responses_whole),
         cmocka_unit_test(test_responses_stream), cmocka_unit_test(test_choices),          cmocka_unit_test(test_error),
+        cmocka_unit_test(test_stops_at_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
