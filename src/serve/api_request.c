@@ -286,8 +286,8 @@ static int join(ns_take *t)
 static int read_body(ns_take *t, const char *body, size_t n)
 {
     ns_err e = { 0 };
-    if (!ns_take_shallow(body, n))
-        return ns_take_fail(t, NULL, "request body: JSON nested deeper than %d", NS_API_DEPTH);
+    if (ns_take_scan(t, body, n) != 0)
+        return -1;
     t->r.all = ns_json_parse(body, n, false, "request body", &e);
     if (!t->r.all)
         return ns_take_fail(t, NULL, "%s", e.msg);

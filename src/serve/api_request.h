@@ -6,7 +6,11 @@
 
 #include "serve/api.h"
 
-enum { NS_API_DEPTH = 64, NS_API_NAME = 64 }; /* nesting of a body; bytes of a function's name */
+enum {
+    NS_API_DEPTH = 64,        /* nesting of a body */
+    NS_API_WEIGHT = 1 << 20,  /* of a body, see ns_take_scan */
+    NS_API_NAME = 64,         /* bytes of a function's name */
+};
 
 typedef struct ns_take ns_take;
 typedef struct ns_field ns_field;
@@ -29,6 +33,7 @@ struct ns_field {
 struct ns_take {
     ns_api_request r; /* `to` 0 is r.api, which no row fills */
     ns_api_error *err;
+    size_t weight; /* so far */
     char path[128];
     size_t at; /* its length */
 
@@ -66,8 +71,10 @@ const char *ns_take_kind(ns_take *t, const json_t *v, const char *member);
 int ns_take_members(ns_take *t, json_t *v, const ns_field *fields);
 /* For each element, with the path at it. */
 int ns_take_each(ns_take *t, json_t *array, int (*take)(ns_take *t, json_t *v));
-/* Nesting of JSON text is within NS_API_DEPTH. Cheap, and before anything is allocated. */
-bool ns_take_shallow(const char *text, size_t n);
+/* Before JSON text is parsed, and cheaply: its nesting, and what it would take in memory. A byte of JSON may become a hundred ("{},{},"), so
+ * a limit of bytes is none of memory: a value weighs 1, a member's name 4 more, an object or array 8 more, all texts of a request together
+ * at most NS_API_WEIGHT, which is about 100 MB at worst and has room for a million token ids. */
+int ns_take_scan(ns_take *t, const char *text, size_t n);
 
 int ns_take_skip(ns_take *t, const ns_field *f, json_t *v);   /* changes no answer */
 int ns_take_refuse(ns_take *t, const ns_field *f, json_t *v); /* would, and is not held */

@@ -123,22 +123,28 @@ int ns_take_each(ns_take *t, json_t *array, int (*take)(ns_take *t, json_t *v))
     return 0;
 }
 
-bool ns_take_shallow(const char *text, size_t n)
+int ns_take_scan(ns_take *t, const char *text, size_t n)
 {
     bool in_string = false;
     int depth = 0;
     for (size_t i = 0; i < n; i++) {
         char c = text[i];
-        if (in_string && c == '\\')
-            i++;
-        else if (c == '"')
+        if (c == '"')
             in_string = !in_string;
-        else if (!in_string && (c == '[' || c == '{') && ++depth > NS_API_DEPTH)
-            return false;
-        else if (!in_string && (c == ']' || c == '}'))
+        else if (in_string)
+            i += c == '\\';
+        else if (c == '[' || c == '{')
+            t->weight += 8, depth++;
+        else if (c == ']' || c == '}')
             depth--;
+        else if (c == ',' || c == ':')
+            t->weight += c == ',' ? 1 : 4;
+        if (depth > NS_API_DEPTH)
+            return ns_take_fail(t, NULL, "JSON nested deeper than %d", NS_API_DEPTH);
+        if (t->weight > NS_API_WEIGHT)
+            return ns_take_fail(t, NULL, "JSON of too many values");
     }
-    return true;
+    return 0;
 }
 
 /* ---- values ---- */

@@ -19,8 +19,9 @@ static const struct {
     const char *type, *member;
     unsigned part;
 } kinds[] = {
-    { "text", "text", NS_PART_CHAT },          { "refusal", "refusal", NS_PART_REFUSAL },          { "input_text", "text", NS_PART_INPUT },
-    { "output_text", "text", NS_PART_OUTPUT }, { "reasoning_text", "text", NS_PART_REASONING }, { "summary_text", "text", NS_PART_SUMMARY },
+    { "text", "text", NS_PART_CHAT },          { "refusal", "refusal", NS_PART_REFUSAL },
+    { "input_text", "text", NS_PART_INPUT },   { "reasoning_text", "text", NS_PART_REASONING },
+    { "output_text", "text", NS_PART_OUTPUT }, { "summary_text", "text", NS_PART_SUMMARY },
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -46,7 +47,7 @@ static int add_part(ns_take *t, json_t *part, unsigned parts, ns_buf *out)
     t->m.text = NULL;
     if (kind < 0 || ns_take_members(t, part, part_fields) != 0)
         return -1;
-    if (!t->m.text)
+    if (!t->m.text || t->m.text != json_object_get(part, kinds[kind].member))
         return ns_take_missing(t, kinds[kind].member);
     ns_buf_add(out, json_string_value(t->m.text), json_string_length(t->m.text));
     return 0;
@@ -99,10 +100,8 @@ json_t *ns_take_arguments(ns_take *t, const json_t *v)
         ns_take_expected(t, "a string of JSON", v);
         return NULL;
     }
-    if (!ns_take_shallow(text, n)) {
-        ns_take_fail(t, "invalid_value", "JSON nested deeper than %d", NS_API_DEPTH);
+    if (ns_take_scan(t, text, n) != 0)
         return NULL;
-    }
     json_t *arguments = n ? ns_json_parse(text, n, false, "arguments", &e) : json_object();
     if (arguments && json_is_object(arguments))
         return arguments;

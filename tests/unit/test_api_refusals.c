@@ -101,6 +101,7 @@ static void test_refusals(void **state)
                 "{'url': 'data:'}}]}"), "messages[1].content[1].type", "\"image_url\" is not supported here; expected \"text\"" },
         { CHAT, M("{'role': 'user', 'content': [{'type': 'input_audio'}]}"), "messages[0].content[0].type", "input_audio" },
         { CHAT, M("{'role': 'user', 'content': [{'type': 'refusal', 'refusal': 'x'}]}"), "messages[0].content[0].type", "refusal" },
+        { CHAT, M("{'role': 'user', 'content': [{'type': 'text', 'refusal': 'x'}]}"), "messages[0].content[0].text", "required" },
         { CHAT, M("{'role': 'user', 'content': [{'type': 'text'}]}"), "messages[0].content[0].text", "required" },
         { CHAT, CALL("{'name': 'f', 'arguments': '{\\'a\\''}"), CALLED ".arguments", "JSON, line 1" },
         { CHAT, CALL("{'name': 'f', 'arguments': '[]'}"), CALLED ".arguments", "expected a JSON object" },
@@ -221,6 +222,39 @@ static void test_depth(void **state)
     ns_buf_release(&b);
 }
 
+/* Many values: {head, what is repeated, tail}, and how often it is still taken. */
+static void test_weight(void **state)
+{
+    (void)state;
+    static const struct {
+        enum ns_api api;
+        const char *head, *item, *tail;
+        int most;
+    } c[] = {
+        { COMPLETIONS, "{\"model\":\"m\",\"prompt\":[7", ",7", "]}", 1000000 },
+        { CHAT, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"chat_template_kwargs\":{\"a\":[0", ",{}", "]}}", 116000 },
+        { CHAT, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"[[,,::[[", "[,:[", "\"}]}", 2000000 },
+        { CHAT, "{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"},{\"role\":\"assistant\",\"tool_calls\":[", /* all texts count together */
+          "{\"id\":\"c\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":[[],[],[],[],[],[],[],[],[],[]]}\"}},",
+          "{\"id\":\"c\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}]}", 6900 },
+    };
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++)
+        for (int over = 0; over < 2; over++) {
+            ns_buf b = { 0 };
+            ns_api_request r;
+            ns_api_error e = { 0 };
+            ns_buf_adds(&b, c[i].head);
+            for (int k = 0; k < c[i].most + over * c[i].most / 10; k++)
+                ns_buf_adds(&b, c[i].item);
+            ns_buf_adds(&b, c[i].tail);
+            int rc = ns_api_parse(c[i].api, b.data, b.len, &r, &e), want = over && i != 2 ? -1 : 0; /* in strings nothing counts */
+            if (rc != want || (rc && !strstr(e.message, "too many values")))
+                fail_msg("%zu, %d times: %s", i, c[i].most, e.message);
+            ns_api_request_release(&r);
+            ns_buf_release(&b);
+        }
+}
+
 /* Whatever a client names, the error is JSON in UTF-8. */
 static void test_quotes(void **state)
 {
@@ -254,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_weight),
         cmocka_unit_test(test_quotes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
