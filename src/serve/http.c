@@ -13,7 +13,7 @@
 #include "serve/http_impl.h"
 
 /* Connections beyond the limit that are taken to be told so; the next wait in the system's queue. */
-enum { SPARE = 32, BACKLOG = 511, HEAD_MEMORY = 32 << 10 };
+enum { SPARE = 32, BACKLOG = 511, TICK_MS = 500, HEAD_MEMORY = 32 << 10 };
 
 static int open_listener(ns_http *h, ns_err *e)
 {
@@ -114,6 +114,7 @@ ns_http *ns_http_start(const ns_http_opts *o, ns_err *e)
     }
     h->o = *o;
     h->listener = h->given = -1;
+    h->tick_ms = TICK_MS;
     h->tls = o->cert != NULL;
     h->o.host = o->host ? o->host : "127.0.0.1";
     h->o.max_body = o->max_body ? o->max_body : (size_t)8 << 20;

@@ -81,6 +81,7 @@ struct ns_http {
     ns_http_conn *conns;
     int n_conns, n_held;
     uint64_t requests, refused;
+    int tick_ms; /* between two looks of the watcher */
     struct { int fd; double until; size_t bytes; } linger[NS_HTTP_LINGER];
     int n_linger;
 };
@@ -105,6 +106,9 @@ void ns_http_reply_free(ns_http_reply *r);
 
 /* http_watch.c */
 void *ns_http_watch(void *h); /* the watcher thread */
+/* libmicrohttpd 0.9.75 does not see an end that came together with the bytes before it; this makes it look again. What is unread stays to be
+ * read. */
+void ns_http_see_end(int fd);
 void ns_http_linger(ns_http *h, int fd); /* with the lock held: the rest of what the client sends is read and dropped for a while */
 /* An answer past libmicrohttpd, which cannot give one in the middle of a body. Plain connections only; over TLS nothing is sent. With the
  * lock held. */

@@ -168,6 +168,7 @@ static enum MHD_Result begin(ns_http *h, struct MHD_Connection *con, const char 
     c->reply = r;
     h->requests++;
     pthread_mutex_unlock(&h->lock);
+    ns_http_see_end(c->fd);
     r->refusal = ns_http_check(r, path, method, &length, &r->why);
     make_id(r);
     bool expects = MHD_lookup_connection_value(con, MHD_HEADER_KIND, "Expect") != NULL;
@@ -279,6 +280,8 @@ void ns_http_completed(void *ctx, struct MHD_Connection *con, void **reply, enum
     pthread_mutex_lock(&h->lock);
     if (r->unread)
         ns_http_linger(h, r->conn->fd);
+    else
+        ns_http_see_end(r->conn->fd);
     r->conn->since = ns_now();
     r->conn->reply = NULL;
     r->conn = NULL;

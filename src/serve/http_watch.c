@@ -1,4 +1,4 @@
-/* The watcher: while there are connections, it looks at them twice a second. libmicrohttpd does not read from a connection that waits for
+/* The watcher: while there are connections, it looks at them every `tick_ms`. libmicrohttpd does not read from a connection that waits for
  * its answer, so a client that leaves then is seen here; so is one whose request comes too slowly, though it never stops coming.
  *
  * A client that has closed its sending side may be gone, or may only have nothing more to say; the system tells the two apart when
@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "serve/http_impl.h"
 
-enum { TICK_MS = 500, LINGER_MS = 20, PROBES = 4, SILENCE = 15, SLOWEST = 1024, LINGER_BYTES = 64 << 20 };
+enum { LINGER_MS = 20, PROBES = 4, SILENCE = 15, SLOWEST = 1024, LINGER_BYTES = 64 << 20 };
 static const double linger_seconds = 2;
 
 void ns_http_send_raw(ns_http_reply *r, int status, const char *reason, const char *message)
@@ -127,8 +127,10 @@ static void probe(ns_http_reply *r, double now)
 }
 
 /* The caller has not finished: is there still somebody to answer to? */
-static void check_peer(ns_http_reply *r, short seen, double now)
+static void check_peer(ns_http_reply *r, double now)
 {
+    struct pollfd p = { .fd = r->conn->fd, .events = POLLRDHUP };
+    short seen = poll(&p, 1, 0) > 0 ? p.revents : 0;
     if (seen & (POLLERR | POLLHUP | POLLNVAL))
         ns_http_kill(r);
     else if (seen & POLLRDHUP && r->state == NS_HTTP_WAITING && (r->old || r->h->tls)) /* no probe for these: taken as gone */
@@ -139,22 +141,24 @@ static void check_peer(ns_http_reply *r, short seen, double now)
         comment(r);
 }
 
+void ns_http_see_end(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+    if (poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP)
+        shutdown(fd, SHUT_RD);
+}
+
 static void look(ns_http *h, double now)
 {
     for (ns_http_conn *c = h->conns; c; c = c->next) {
         ns_http_reply *r = c->reply;
-        struct pollfd p = { .fd = c->fd, .events = POLLRDHUP };
-        if (poll(&p, 1, 0) < 0)
-            p.revents = 0;
         if (r && r->held && !r->dead) {
-            check_peer(r, p.revents, now);
+            check_peer(r, now);
             continue;
         }
         check_pace(h, c, now);
-        /* libmicrohttpd 0.9.75 does not see an end that came together with the bytes before it; this makes it look again. What is unread
-         * stays to be read. */
-        if (p.revents & POLLRDHUP && (!r || r->state == NS_HTTP_RECEIVING))
-            shutdown(c->fd, SHUT_RD);
+        if (!r || r->state == NS_HTTP_RECEIVING)
+            ns_http_see_end(c->fd);
     }
     drain_all(h, now);
 }
@@ -170,7 +174,7 @@ void *ns_http_watch(void *ctx)
         }
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        t.tv_nsec += (h->n_linger ? LINGER_MS : TICK_MS) * 1000000L;
+        t.tv_nsec += (h->n_linger && h->tick_ms > LINGER_MS ? LINGER_MS : h->tick_ms) * 1000000L;
         if (t.tv_nsec >= 1000000000L) {
             t.tv_nsec -= 1000000000L;
             t.tv_sec++;
