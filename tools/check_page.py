@@ -240,7 +240,7 @@ def check_loads(p):
     p.quiet()
     names = p.js("return sizes.map(s => s.name)")
     assert p.js("return [...document.querySelectorAll('#legend li')].map(l => l.textContent)") == ["auto"] + names
-    assert len(p.js("return [...document.querySelectorAll('#figures dd')].map(d => d.textContent)")) == 9
+    assert len(p.js("return [...document.querySelectorAll('#figures dd')].map(d => d.textContent)")) == 8
     assert not p.js("return performance.getEntriesByType('resource').map(r => r.name).filter(n => !n.startsWith(location.origin))")
     if p.fake:
         assert names == ["12B", "23B", "full"], "smallest first"
@@ -319,6 +319,7 @@ def check_slider(p):
              .observe(document.getElementById('log'), { childList: true, subtree: true });""")
         p.say(p.prompt)
         p.done()
+    assert not p.fake or p.js("return document.activeElement.id") == "size", "the end of an answer took the focus"
     posts = p.asked("nestar/size")
     assert posts and posts[-1]["body"]["size"] == smallest and posts[-1]["body"]["id"].startswith("chatcmpl-"), posts
     wrote = p.js("return [...new Set([...document.querySelectorAll('#log .by')].map(b => b.title))]")

@@ -57,7 +57,7 @@ function show(s) {
   const rows = {
     "Answers running": `${s.running} of ${s.parallel}`, "Waiting": s.waiting, "Writing": rate(s.decode_rate), "Reading": rate(s.prefill_rate),
     "Memory in all": bytes(s.rss_bytes), "States": of(s.state_bytes, s.state_budget), "Kept prefixes": of(s.prefix_bytes, s.prefix_budget),
-    "Context": `${s.context} tokens`, "Version": s.version,
+    "Context": `${s.context} tokens`,
   };
   $("figures").replaceChildren(...Object.entries(rows).flatMap(([k, v]) => [make("dt", "", k), make("dd", "", v)]));
   const row = (tag, cells) => make("tr", "", ...cells.map(c => make(tag, "", c)));
@@ -94,7 +94,7 @@ function plot(points) {
   }
   for (let v = step(right); v <= right; v += step(right))
     put("text", { x: x(v), y: 182 }, params(v));
-  put("path", { class: "curve", d: "M" + points.map(z => `${x(z.params_active)} ${y(z.decode_rate)}`).join("L") });
+  put("path", { d: "M" + points.map(z => `${x(z.params_active)} ${y(z.decode_rate)}`).join("L") });
   for (const z of points) {
     put("circle", { class: colour(z.name), cx: x(z.params_active), cy: y(z.decode_rate), r: 5 });
     put("text", { x: x(z.params_active), y: y(z.decode_rate) - 9 }, z.name);

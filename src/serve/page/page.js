@@ -4,7 +4,7 @@
 
 const $ = id => document.getElementById(id);
 let conversation = []; // messages that were answered
-let running = null;    // {abort, id, size, moving}: the answer being written; size: what was asked for last
+let running = null;    // the answer being written: {abort, id, size, told, moving}; size: wanted, told: to the server
 
 // An element; strings among its children become text.
 function make(tag, className, ...children) {
@@ -153,15 +153,19 @@ function answer(t, text, size) {
 // Where the page is scrolled to when the conversation's end is in view.
 const end = () => $("main").offsetTop + $("main").offsetHeight - innerHeight;
 const toEnd = () => scrollTo(0, end());
+const atEnd = () => scrollY > end() - 60;
 
 // One event of the stream; false: it was the last.
 function take(t, data) {
   if (data == "[DONE]")
     return false;
-  const c = JSON.parse(data), choice = c.choices?.[0], d = choice?.delta, size = c.nestar?.size;
+  const c = JSON.parse(data), choice = c.choices?.[0], d = choice?.delta, size = c.nestar?.size ?? "";
   if (c.error)
     throw new Error(c.error.message);
-  running.id ??= c.id;
+  if (!running.id) {
+    running.id = c.id;
+    resize(running); // moved before there was an id
+  }
   t.usage = c.usage ?? t.usage;
   t.finish = choice?.finish_reason ?? t.finish;
   if (c.nestar?.sizes)
@@ -170,7 +174,7 @@ function take(t, data) {
     return true;
   t.first ||= performance.now();
   t.tokens++;
-  const follow = scrollY > end() - 60;
+  const follow = atEnd();
   if (d.reasoning_content)
     think(t, d.reasoning_content, size);
   if (d.content)
@@ -185,7 +189,7 @@ function take(t, data) {
   return true;
 }
 
-const ENDS = { length: "cut off at its limit of tokens", context: "cut off: the context is full", deadline: "cut off at its deadline", cancelled: "stopped" };
+const ENDS = { length: "cut off at its limit of tokens", context: "cut off: the context is full", cancelled: "stopped" };
 
 // The line under an answer: who wrote it, how fast, why it ended.
 function about(t, stopped) {
@@ -229,64 +233,63 @@ async function send() {
   if (!text || running)
     return;
   const t = newTurn(text), mine = conversation, r = request(text), abort = new AbortController(), gone = abort.signal;
-  const job = running = { abort, size: r.model };
+  running = { abort, size: r.model, told: r.model };
   $("text").value = "";
   busy(true);
+  toEnd();
+  let error;
   try {
     let on = true;
-    for await (const data of events((await ask("v1/chat/completions", r, gone)).body)) {
-      const first = !job.id;
+    for await (const data of events((await ask("v1/chat/completions", r, gone)).body))
       if (gone.aborted || !(on = take(t, data)))
         break;
-      if (first && job.size != r.model) // moved before there was an id
-        resize(job);
-    }
     if (on && !gone.aborted)
       throw new Error("The connection ended before the answer did.");
   } catch (e) {
-    if (!gone.aborted) {
-      t.box.append(make("p", "error", reason(e)));
-      say(reason(e));
-    }
+    error = !gone.aborted && reason(e);
   }
+  const follow = atEnd();
   thoughtOver(t);
   t.answer?.end();
   say(t.line);
   if (t.tokens)
     about(t, gone.aborted);
+  if (error)
+    t.box.append(make("p", "error", error));
+  say(error || "");
+  if (follow)
+    toEnd();
   if (t.raw) // into the conversation that it was asked in, which may be over
     mine.push({ role: "user", content: text }, { role: "assistant", content: t.raw });
   else if (mine == conversation && !$("text").value)
     $("text").value = text; // not answered: to be asked again
   running = null;
+  abort.abort(); // what is left of the stream
   busy(false);
 }
 
 function busy(on) {
+  const lost = document.activeElement == $(on ? "send" : "stop"); // the focus, with the button that goes
   $("send").hidden = on;
   $("stop").hidden = !on;
   $("rate").textContent = on ? "waiting" : "";
-  if (on || matchMedia("(pointer: fine)").matches) // on a phone the keyboard stays down when an answer is done
+  if (lost)
     $("text").focus();
-  toEnd();
 }
 
-// The rest of a running answer at another size; one request at a time, so that the last choice is what holds.
+// The rest of an answer at another size; one request at a time, so that the last choice is what holds.
 async function resize(job) {
   if (!job.id || job.moving)
     return;
   job.moving = true;
-  let size, says;
-  do {
-    size = job.size;
-    says = `from here on: ${size}`;
-    try { await ask("nestar/size", { id: job.id, size }); } catch (e) { says = `the size stays: ${reason(e)}`; }
-  } while (size != job.size);
-  job.moving = false;
-  if (running == job) {
-    $("rate").textContent = says;
-    say(says);
+  while (running == job && job.told != job.size) {
+    job.told = job.size;
+    let says = `from here on: ${job.told}`;
+    try { await ask("nestar/size", { id: job.id, size: job.told }); } catch (e) { says = `the size stays: ${reason(e)}`; }
+    if (running == job)
+      say($("rate").textContent = says);
   }
+  job.moving = false;
 }
 
 // ---- what people do ----
@@ -299,7 +302,6 @@ $("new").onclick = () => {
   stop();
   conversation = [];
   $("log").replaceChildren();
-  $("live").replaceChildren();
   $("hint").hidden = false;
   $("text").focus();
 };
@@ -312,7 +314,7 @@ $("text").onkeydown = e => {
 document.onkeydown = e => { if (e.key == "Escape") stop(); };
 $("size").oninput = () => showSize();
 $("size").onchange = () => {
-  if (running && running.size != sizeNow()) {
+  if (running) {
     running.size = sizeNow();
     resize(running);
   }
