@@ -14,13 +14,14 @@ struct attn {
     ns_step *st;
     const ns_plan_layer *pl;
     int layer, per_kv, row_block; /* query heads per kv head; rows per task */
-    const float *q;               /* [n_tokens, heads * head_dim] */
-    const float *k, *v;           /* [n_tokens, kv heads * head_dim] */
+    float *q;                     /* [n_tokens, heads * head_dim] */
+    float *k, *v;                 /* [n_tokens, kv heads * head_dim] */
     float *out;                   /* like q */
     int *task_item, *task_row;
     int n_tasks;
     float *work;
     size_t work_size;
+    ns_acts in, mixed;
 };
 
 static void store_row(ns_dtype kv, const float *x, size_t n, float scale, uint8_t *to)
@@ -163,39 +164,47 @@ static void list_tasks(struct attn *a)
     a->work = ns_scratch_get(st->s, a->work_size * (size_t)threads, sizeof(float));
 }
 
-void ns_attention_forward(ns_step *st, int layer, const float *x, float *out)
+static void project_in(ns_step *st, int layer)
 {
     const ns_plan_layer *pl = &st->plan->layer[layer];
     const ns_arch *arch = st->m->arch;
     size_t n = (size_t)st->n_tokens, kv = (size_t)(arch->n_kv_heads * arch->head_dim), q_dim = (size_t)pl->q.total;
-    struct attn a = { .st = st, .pl = pl, .layer = layer, .per_kv = pl->heads / arch->n_kv_heads };
-    float *q = ns_scratch_get(st->s, n * q_dim, sizeof(float)), *k = ns_scratch_get(st->s, n * kv, sizeof(float));
-    float *v = ns_scratch_get(st->s, n * kv, sizeof(float));
-    a.q = q;
-    a.k = k;
-    a.v = v;
-    a.out = ns_scratch_get(st->s, n * q_dim, sizeof(float));
-    list_tasks(&a);
-    if (ns_scratch_failed(st->s))
+    struct attn *a = st->mixer = ns_scratch_get(st->s, 1, sizeof *a);
+    if (!a)
         return;
-    ns_acts in = ns_acts_of(x, (size_t)st->hidden, st->n_tokens, st->hidden);
-    const ns_mat *wq = &ns_ckpt_weight(st->m->ckpt, layer, NS_W_Q, 0)->mat, *wk = &ns_ckpt_weight(st->m->ckpt, layer, NS_W_K, 0)->mat;
-    const ns_mat *wv = &ns_ckpt_weight(st->m->ckpt, layer, NS_W_V, 0)->mat;
-    ns_product p[3] = {
-        { .w = wq, .rows = &pl->q, .x = &in, .m = st->n_tokens, .y = q, .ldy = q_dim, .bias = pl->vec.q_bias },
-        { .w = wk, .n_rows = (int)kv, .x = &in, .m = st->n_tokens, .y = k, .ldy = kv, .bias = pl->vec.k_bias },
-        { .w = wv, .n_rows = (int)kv, .x = &in, .m = st->n_tokens, .y = v, .ldy = kv, .bias = pl->vec.v_bias },
-    };
-    ns_tap_input(st, layer, NS_W_Q, 0, &in, NULL, in.m);
-    ns_tap_input(st, layer, NS_W_K, 0, &in, NULL, in.m);
-    ns_tap_input(st, layer, NS_W_V, 0, &in, NULL, in.m);
-    ns_products_run(st->m, st->s, p, 3);
-    if (st->tap && st->tap->kv && !ns_scratch_failed(st->s))
-        st->tap->kv(st->tap->ctx, layer, k, v, st->n_tokens, (int)kv);
-    ns_parallel(st->m, st->n_tokens, append_task, &a);
-    ns_parallel(st->m, a.n_tasks * arch->n_kv_heads, block_task, &a);
+    *a = (struct attn){ .st = st, .pl = pl, .layer = layer, .per_kv = pl->heads / arch->n_kv_heads };
+    a->q = ns_scratch_get(st->s, n * q_dim, sizeof(float));
+    a->k = ns_scratch_get(st->s, n * kv, sizeof(float));
+    a->v = ns_scratch_get(st->s, n * kv, sizeof(float));
+    a->out = ns_scratch_get(st->s, n * q_dim, sizeof(float));
+    list_tasks(a);
+    a->in = ns_acts_of(st->normed, (size_t)st->hidden, st->n_tokens, st->hidden);
+    ns_ask_linear(st, layer, NS_W_Q, &pl->q, 0, &a->in, pl->vec.q_bias, a->q, q_dim);
+    ns_ask_linear(st, layer, NS_W_K, NULL, (int)kv, &a->in, pl->vec.k_bias, a->k, kv);
+    ns_ask_linear(st, layer, NS_W_V, NULL, (int)kv, &a->in, pl->vec.v_bias, a->v, kv);
+}
+
+static void attend_and_project_out(ns_step *st, int layer)
+{
+    struct attn *a = st->mixer;
+    const ns_plan_layer *pl = a->pl;
+    const ns_arch *arch = st->m->arch;
+    size_t q_dim = (size_t)pl->q.total;
+    if (st->tap && st->tap->kv)
+        st->tap->kv(st->tap->ctx, layer, a->k, a->v, st->n_tokens, arch->n_kv_heads * arch->head_dim);
+    ns_parallel(st->m, st->n_tokens, append_task, a);
+    ns_parallel(st->m, a->n_tasks * arch->n_kv_heads, block_task, a);
     if (pl->mask)
-        ns_mask_segs(a.out, q_dim, st->n_tokens, (int)q_dim, &pl->mask->q);
-    ns_acts y = ns_acts_of_segs(a.out, q_dim, st->n_tokens, &pl->q);
-    ns_linear(st, layer, NS_W_O, NULL, st->hidden, &y, pl->vec.o_bias, out, (size_t)st->hidden);
+        ns_mask_segs(a->out, q_dim, st->n_tokens, (int)q_dim, &pl->mask->q);
+    a->mixed = ns_acts_of_segs(a->out, q_dim, st->n_tokens, &pl->q);
+    ns_ask_linear(st, layer, NS_W_O, NULL, st->hidden, &a->mixed, pl->vec.o_bias, st->out, (size_t)st->hidden);
+}
+
+bool ns_attention_stage(ns_step *st, int layer, int stage)
+{
+    if (stage == 0)
+        project_in(st, layer);
+    else if (stage == 1)
+        attend_and_project_out(st, layer);
+    return stage < 2;
 }

@@ -182,13 +182,11 @@ struct task {
 struct run {
     const ns_ops *ops;
     struct task *task;
+    int *first; /* of a bundle: the tasks that one thread does in a row; NULL: one each */
 };
 
-static void run_task(void *ctx, int i, int thread)
+static void multiply(const struct run *r, const struct task *t)
 {
-    (void)thread;
-    const struct run *r = ctx;
-    const struct task *t = &r->task[i];
     const ns_product *p = t->p;
     const char *x = p->x->packed[p->w->dtype];
     float *y = p->y + t->out;
@@ -200,6 +198,14 @@ static void run_task(void *ctx, int i, int thread)
     }
     for (int v = 0; p->bias && v < p->m; v++)
         r->ops->axpy(t->rows, 1.0f, p->bias + t->out, y + (size_t)v * p->ldy);
+}
+
+static void run_task(void *ctx, int i, int thread)
+{
+    (void)thread;
+    const struct run *r = ctx;
+    for (int t = r->first ? r->first[i] : i, end = r->first ? r->first[i + 1] : i + 1; t < end; t++)
+        multiply(r, &r->task[t]);
 }
 
 static int count_tasks(const ns_product *p)
@@ -224,18 +230,78 @@ static struct task *add_tasks(struct task *t, const ns_product *p)
     return t;
 }
 
-void ns_products_run(const ns_model *m, ns_scratch *s, ns_product *p, int n)
+/* ---- products that share a matrix ---- */
+
+/* The tasks of one product, ascending in their rows. */
+struct list {
+    const ns_mat *w;
+    const struct task *next, *end;
+};
+
+static int by_matrix(const void *a, const void *b)
+{
+    const struct list *x = a, *y = b;
+    if (x->w != y->w)
+        return x->w < y->w ? -1 : 1;
+    return x->next < y->next ? -1 : x->next > y->next;
+}
+
+/* Bundles the tasks of n lists about one matrix: one bundle per block of its rows. Returns the bundles there are now. */
+static int bundle(struct list *l, int n, struct run *r, struct task **to, int bundles)
+{
+    for (;;) {
+        int first = -1;
+        for (int i = 0; i < n; i++)
+            if (l[i].next < l[i].end && (first < 0 || l[i].next->row / ROWS < first))
+                first = l[i].next->row / ROWS;
+        if (first < 0)
+            return bundles;
+        r->first[bundles++] = (int)(*to - r->task);
+        for (int i = 0; i < n; i++)
+            while (l[i].next < l[i].end && l[i].next->row / ROWS == first)
+                *(*to)++ = *l[i].next++;
+    }
+}
+
+/* Sorts r's tasks into bundles; 0 where memory is out. */
+static int bundle_all(ns_scratch *s, struct run *r, const ns_product *p, int n, int tasks)
+{
+    struct list *l = ns_scratch_get(s, (size_t)n, sizeof *l);
+    struct task *sorted = ns_scratch_get(s, (size_t)tasks, sizeof *sorted), *to = sorted;
+    const struct task *t = r->task;
+    int bundles = 0;
+    r->first = ns_scratch_get(s, (size_t)tasks + 1, sizeof *r->first);
+    if (ns_scratch_failed(s))
+        return 0;
+    for (int i = 0; i < n; i++) {
+        l[i] = (struct list){ p[i].w, t, t + count_tasks(&p[i]) };
+        t = l[i].end;
+    }
+    qsort(l, (size_t)n, sizeof *l, by_matrix);
+    r->task = sorted;
+    for (int i = 0, k; i < n; i += k) {
+        for (k = 1; i + k < n && l[i + k].w == l[i].w; k++)
+            ;
+        bundles = bundle(l + i, k, r, &to, bundles);
+    }
+    r->first[bundles] = tasks;
+    return bundles;
+}
+
+void ns_products_run(const ns_model *m, ns_scratch *s, ns_product *p, int n, bool shared)
 {
     int tasks = 0;
     for (int i = 0; i < n; i++) {
         pack(m, s, p[i].x, p[i].w->dtype);
         tasks += count_tasks(&p[i]);
     }
-    struct run r = { m->ops, ns_scratch_get(s, (size_t)tasks, sizeof(struct task)) };
+    struct run r = { .ops = m->ops, .task = ns_scratch_get(s, (size_t)tasks, sizeof(struct task)) };
     if (ns_scratch_failed(s))
         return;
     struct task *t = r.task;
     for (int i = 0; i < n; i++)
         t = add_tasks(t, &p[i]);
-    ns_parallel(m, tasks, run_task, &r);
+    int runs = shared ? bundle_all(s, &r, p, n, tasks) : tasks;
+    if (!ns_scratch_failed(s))
+        ns_parallel(m, runs, run_task, &r);
 }

@@ -37,8 +37,9 @@ typedef struct ns_product {
     const float *bias;   /* indexed like the live rows; may be NULL */
 } ns_product;
 
-/* All products at once, sharing the threads; the result does not depend on how many there are. */
-void ns_products_run(const ns_model *m, ns_scratch *s, ns_product *p, int n);
+/* All products at once, sharing the threads; the result does not depend on how many there are. With `shared`, several products may have the
+ * same matrix: the rows that they have in common are then read from memory once, and used by one after the other from the cache. */
+void ns_products_run(const ns_model *m, ns_scratch *s, ns_product *p, int n, bool shared);
 /* f(ctx, i) for i in 0..n-1 over the threads. */
 void ns_parallel(const ns_model *m, int n, ns_task_fn *fn, void *ctx);
 #endif

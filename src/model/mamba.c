@@ -25,6 +25,7 @@ struct ssm {
     int n_chunks;
     float *work;      /* [threads] x WORK(state) floats */
     size_t work_size;
+    ns_acts in, gated;
 };
 
 static float softplus(float x)
@@ -188,30 +189,46 @@ static void list_chunks(struct ssm *s)
     s->work = ns_scratch_get(st->s, s->work_size * (size_t)ns_pool_threads(st->m->pool), sizeof(float));
 }
 
-void ns_mamba_forward(ns_step *st, int layer, const float *x, float *out)
+static void project_in(ns_step *st, int layer)
 {
     const ns_plan_layer *pl = &st->plan->layer[layer];
     size_t n = (size_t)st->n_tokens;
-    struct ssm s = { .st = st, .pl = pl, .layer = layer, .ld = (size_t)pl->in_proj.total };
-    s.proj = ns_scratch_get(st->s, n * s.ld, sizeof(float));
-    s.xbc = ns_scratch_get(st->s, n * (size_t)pl->conv_dim, sizeof(float));
-    s.y = ns_scratch_get(st->s, n * (size_t)pl->inner, sizeof(float));
-    s.dt = ns_scratch_get(st->s, n * (size_t)pl->heads, sizeof(float));
-    s.decay = ns_scratch_get(st->s, n * (size_t)pl->heads, sizeof(float));
-    list_chunks(&s);
-    ns_acts in = ns_acts_of(x, (size_t)st->hidden, st->n_tokens, st->hidden);
-    if (ns_scratch_failed(st->s))
+    struct ssm *s = st->mixer = ns_scratch_get(st->s, 1, sizeof *s);
+    if (!s)
         return;
-    ns_linear(st, layer, NS_W_IN_PROJ, &pl->in_proj, 0, &in, pl->vec.in_bias, s.proj, s.ld);
+    *s = (struct ssm){ .st = st, .pl = pl, .layer = layer, .ld = (size_t)pl->in_proj.total };
+    s->proj = ns_scratch_get(st->s, n * s->ld, sizeof(float));
+    s->xbc = ns_scratch_get(st->s, n * (size_t)pl->conv_dim, sizeof(float));
+    s->y = ns_scratch_get(st->s, n * (size_t)pl->inner, sizeof(float));
+    s->dt = ns_scratch_get(st->s, n * (size_t)pl->heads, sizeof(float));
+    s->decay = ns_scratch_get(st->s, n * (size_t)pl->heads, sizeof(float));
+    list_chunks(s);
+    s->in = ns_acts_of(st->normed, (size_t)st->hidden, st->n_tokens, st->hidden);
+    ns_ask_linear(st, layer, NS_W_IN_PROJ, &pl->in_proj, 0, &s->in, pl->vec.in_bias, s->proj, s->ld);
+}
+
+static void scan_and_project_out(ns_step *st, int layer)
+{
+    struct ssm *s = st->mixer;
+    const ns_plan_layer *pl = s->pl;
     if (pl->mask)
-        ns_mask_segs(s.proj, s.ld, st->n_tokens, pl->in_proj.total, &pl->mask->in_proj);
-    ns_parallel(st->m, st->n_items * ((pl->conv_dim + CONV_BLOCK - 1) / CONV_BLOCK), conv_task, &s);
+        ns_mask_segs(s->proj, s->ld, st->n_tokens, pl->in_proj.total, &pl->mask->in_proj);
+    ns_parallel(st->m, st->n_items * ((pl->conv_dim + CONV_BLOCK - 1) / CONV_BLOCK), conv_task, s);
     if (pl->mask)
-        ns_mask_segs(s.xbc, (size_t)pl->conv_dim, st->n_tokens, pl->conv_dim, &pl->mask->conv);
-    ns_parallel(st->m, st->n_tokens, dt_task, &s);
-    ns_parallel(st->m, s.n_chunks * pl->groups, cb_task, &s);
-    ns_parallel(st->m, st->n_items * pl->heads, head_task, &s);
-    ns_parallel(st->m, st->n_tokens, norm_task, &s);
-    ns_acts y = ns_acts_of_segs(s.y, (size_t)pl->inner, st->n_tokens, &pl->inner_segs);
-    ns_linear(st, layer, NS_W_OUT_PROJ, NULL, st->hidden, &y, pl->vec.out_bias, out, (size_t)st->hidden);
+        ns_mask_segs(s->xbc, (size_t)pl->conv_dim, st->n_tokens, pl->conv_dim, &pl->mask->conv);
+    ns_parallel(st->m, st->n_tokens, dt_task, s);
+    ns_parallel(st->m, s->n_chunks * pl->groups, cb_task, s);
+    ns_parallel(st->m, st->n_items * pl->heads, head_task, s);
+    ns_parallel(st->m, st->n_tokens, norm_task, s);
+    s->gated = ns_acts_of_segs(s->y, (size_t)pl->inner, st->n_tokens, &pl->inner_segs);
+    ns_ask_linear(st, layer, NS_W_OUT_PROJ, NULL, st->hidden, &s->gated, pl->vec.out_bias, st->out, (size_t)st->hidden);
+}
+
+bool ns_mamba_stage(ns_step *st, int layer, int stage)
+{
+    if (stage == 0)
+        project_in(st, layer);
+    else if (stage == 1)
+        scan_and_project_out(st, layer);
+    return stage < 2;
 }

@@ -24,8 +24,10 @@ struct moe {
     int *start;                  /* [n_experts + 1] first sorted row of an expert */
     float *mid, *shared_mid;     /* [n_tokens * topk, ffn], [n_tokens, shared] */
     float *down, *shared_down;   /* [n_tokens * topk, io], [n_tokens, hidden] */
+    float *latent_in, *latent_out; /* [n_tokens, io]; NULL where there is no latent size */
     float *out;
     size_t ldout;
+    ns_acts in, latent, mixed, mid_acts, shared_mid_acts;
 };
 
 static int live_expert(const ns_plan_layer *pl, int j) /* index in the full model */
@@ -151,42 +153,25 @@ static void add_shared_task(void *ctx, int t, int thread)
     m->st->m->ops->axpy(m->st->hidden, 1.0f, m->shared_down + (size_t)t * (size_t)m->st->hidden, m->out + (size_t)t * m->ldout);
 }
 
-static const ns_mat *mat_of(const ns_step *st, int layer, ns_role r, int expert)
-{
-    return &ns_ckpt_weight(st->m->ckpt, layer, r, expert)->mat;
-}
-
-/* Up or down projections of all experts that were chosen, and of the shared expert, as one set of products. */
-static void run_experts(struct moe *m, bool up, ns_acts *in, ns_acts *shared_in, ns_product *p)
+/* Up or down projections of all experts that were chosen, and of the shared expert. */
+static void ask_experts(struct moe *m, bool up, ns_acts *in, ns_acts *shared_in)
 {
     ns_step *st = m->st;
     const ns_plan_layer *pl = m->pl;
-    int n = 0;
+    ns_role role = up ? NS_W_EXPERT_UP : NS_W_EXPERT_DOWN;
     for (int e = 0; e < pl->n_experts; e++) {
-        int rows = m->start[e + 1] - m->start[e], full = live_expert(pl, e);
+        int rows = m->start[e + 1] - m->start[e], full = live_expert(pl, e), n_rows = up ? pl->ffn : m->io;
+        const int *idx = (up ? m->token : m->order) + m->start[e];
         if (rows == 0)
             continue;
-        p[n] = (ns_product){ .w = mat_of(st, m->layer, up ? NS_W_EXPERT_UP : NS_W_EXPERT_DOWN, full),
-                             .n_rows = up ? pl->ffn : m->io,
-                             .x = in,
-                             .m = rows };
-        p[n].idx = (up ? m->token : m->order) + m->start[e];
-        p[n].ldy = (size_t)p[n].n_rows;
-        p[n].y = (up ? m->mid : m->down) + (size_t)m->start[e] * p[n].ldy;
-        ns_tap_input(st, m->layer, up ? NS_W_EXPERT_UP : NS_W_EXPERT_DOWN, full, in, p[n].idx, rows);
-        n++;
+        ns_tap_input(st, m->layer, role, full, in, idx, rows);
+        ns_ask(st, &(ns_product){ .w = &ns_ckpt_weight(st->m->ckpt, m->layer, role, full)->mat, .n_rows = n_rows, .x = in, .idx = idx, .m = rows,
+                                  .y = (up ? m->mid : m->down) + (size_t)m->start[e] * (size_t)n_rows, .ldy = (size_t)n_rows });
     }
-    if (pl->shared) {
-        ns_tap_input(st, m->layer, up ? NS_W_SHARED_UP : NS_W_SHARED_DOWN, 0, shared_in, NULL, st->n_tokens);
-        p[n++] = (ns_product){ .w = mat_of(st, m->layer, up ? NS_W_SHARED_UP : NS_W_SHARED_DOWN, 0),
-                               .n_rows = up ? pl->shared : st->hidden,
-                               .x = shared_in,
-                               .m = st->n_tokens,
-                               .y = up ? m->shared_mid : m->shared_down,
-                               .ldy = (size_t)(up ? pl->shared : st->hidden),
-                               .bias = up ? pl->vec.shared_up_bias : pl->vec.shared_down_bias };
-    }
-    ns_products_run(st->m, st->s, p, n);
+    if (pl->shared)
+        ns_ask_linear(st, m->layer, up ? NS_W_SHARED_UP : NS_W_SHARED_DOWN, NULL, up ? pl->shared : st->hidden, shared_in,
+                      up ? pl->vec.shared_up_bias : pl->vec.shared_down_bias, up ? m->shared_mid : m->shared_down,
+                      (size_t)(up ? pl->shared : st->hidden));
 }
 
 static void tap_router(const struct moe *m)
@@ -219,63 +204,106 @@ static bool get_memory(struct moe *m)
     return !ns_scratch_failed(s);
 }
 
-void ns_moe_forward(ns_step *st, int layer, const float *x, float *out)
+static void choose(ns_step *st, int layer)
 {
     const ns_plan_layer *pl = &st->plan->layer[layer];
-    size_t n = (size_t)st->n_tokens, hidden = (size_t)st->hidden;
-    int latent = st->m->arch->latent_size;
-    struct moe m = { .st = st, .pl = pl, .layer = layer, .io = latent ? latent : st->hidden };
-    float *z = latent ? ns_scratch_get(st->s, 2 * n * (size_t)latent, sizeof(float)) : NULL;
-    ns_product *products = ns_scratch_get(st->s, (size_t)pl->n_experts + 1, sizeof *products);
-    if (!get_memory(&m) || !products)
+    size_t latent = (size_t)st->m->arch->latent_size;
+    struct moe *m = st->mixer = ns_scratch_get(st->s, 1, sizeof *m);
+    if (!m)
         return;
-    ns_acts in = ns_acts_of(x, hidden, st->n_tokens, st->hidden), lat = in, *expert_in = &in;
-    ns_linear(st, layer, NS_W_GATE, &pl->experts, 0, &in, NULL, m.logits, 2 * (size_t)pl->n_experts);
-    ns_parallel(st->m, st->n_tokens, route_task, &m);
-    group_tokens(&m);
-    if (st->tap && st->tap->router)
-        tap_router(&m);
-    if (latent) {
-        ns_linear(st, layer, NS_W_LATENT_IN, NULL, latent, &in, pl->vec.latent_in_bias, z, (size_t)latent);
-        lat = ns_acts_of(z, (size_t)latent, st->n_tokens, latent);
-        expert_in = &lat;
-    }
-    run_experts(&m, true, expert_in, &in, products);
-    int picks = st->n_tokens * pl->topk;
-    if (pl->mask) {
-        ns_mask_prefix(m.mid, (size_t)pl->ffn, picks, pl->ffn, pl->mask->ffn);
-        ns_mask_prefix(m.shared_mid, (size_t)pl->shared, st->n_tokens, pl->shared, pl->mask->shared);
-    }
-    ns_parallel(st->m, picks + (pl->shared ? st->n_tokens : 0), relu2_task, &m);
-    ns_acts mid = ns_acts_of(m.mid, (size_t)pl->ffn, picks, pl->ffn);
-    ns_acts shared_mid = ns_acts_of(m.shared_mid, (size_t)pl->shared, st->n_tokens, pl->shared);
-    run_experts(&m, false, &mid, &shared_mid, products);
-    m.out = latent ? z + n * (size_t)latent : out;
-    m.ldout = (size_t)m.io;
-    ns_parallel(st->m, st->n_tokens, combine_task, &m);
-    if (latent) {
-        ns_acts y = ns_acts_of(m.out, (size_t)latent, st->n_tokens, latent);
-        ns_linear(st, layer, NS_W_LATENT_OUT, NULL, st->hidden, &y, pl->vec.latent_out_bias, out, hidden);
-    }
-    m.out = out;
-    m.ldout = hidden;
-    if (pl->shared)
-        ns_parallel(st->m, st->n_tokens, add_shared_task, &m);
+    *m = (struct moe){ .st = st, .pl = pl, .layer = layer, .io = latent ? (int)latent : st->hidden };
+    m->latent_in = latent ? ns_scratch_get(st->s, (size_t)st->n_tokens * latent, sizeof(float)) : NULL;
+    m->latent_out = latent ? ns_scratch_get(st->s, (size_t)st->n_tokens * latent, sizeof(float)) : NULL;
+    if (!get_memory(m))
+        return;
+    m->in = ns_acts_of(st->normed, (size_t)st->hidden, st->n_tokens, st->hidden);
+    ns_ask_linear(st, layer, NS_W_GATE, &pl->experts, 0, &m->in, NULL, m->logits, 2 * (size_t)pl->n_experts);
+    if (latent)
+        ns_ask_linear(st, layer, NS_W_LATENT_IN, NULL, (int)latent, &m->in, pl->vec.latent_in_bias, m->latent_in, latent);
 }
 
-void ns_mlp_forward(ns_step *st, int layer, const float *x, float *out)
+static void expand(struct moe *m)
+{
+    ns_step *st = m->st;
+    ns_parallel(st->m, st->n_tokens, route_task, m);
+    group_tokens(m);
+    if (st->tap && st->tap->router)
+        tap_router(m);
+    if (m->latent_in)
+        m->latent = ns_acts_of(m->latent_in, (size_t)m->io, st->n_tokens, m->io);
+    ask_experts(m, true, m->latent_in ? &m->latent : &m->in, &m->in);
+}
+
+static void contract(struct moe *m)
+{
+    ns_step *st = m->st;
+    const ns_plan_layer *pl = m->pl;
+    int picks = st->n_tokens * pl->topk;
+    if (pl->mask) {
+        ns_mask_prefix(m->mid, (size_t)pl->ffn, picks, pl->ffn, pl->mask->ffn);
+        ns_mask_prefix(m->shared_mid, (size_t)pl->shared, st->n_tokens, pl->shared, pl->mask->shared);
+    }
+    ns_parallel(st->m, picks + (pl->shared ? st->n_tokens : 0), relu2_task, m);
+    m->mid_acts = ns_acts_of(m->mid, (size_t)pl->ffn, picks, pl->ffn);
+    m->shared_mid_acts = ns_acts_of(m->shared_mid, (size_t)pl->shared, st->n_tokens, pl->shared);
+    ask_experts(m, false, &m->mid_acts, &m->shared_mid_acts);
+}
+
+/* The experts' sum, in the output where there is no latent size between. */
+static void combine(struct moe *m)
+{
+    ns_step *st = m->st;
+    m->out = m->latent_out ? m->latent_out : st->out;
+    m->ldout = (size_t)m->io;
+    ns_parallel(st->m, st->n_tokens, combine_task, m);
+    if (m->latent_out) {
+        m->mixed = ns_acts_of(m->latent_out, (size_t)m->io, st->n_tokens, m->io);
+        ns_ask_linear(st, m->layer, NS_W_LATENT_OUT, NULL, st->hidden, &m->mixed, m->pl->vec.latent_out_bias, st->out, (size_t)st->hidden);
+    }
+}
+
+static void add_shared(struct moe *m)
+{
+    m->out = m->st->out;
+    m->ldout = (size_t)m->st->hidden;
+    if (m->pl->shared)
+        ns_parallel(m->st->m, m->st->n_tokens, add_shared_task, m);
+}
+
+bool ns_moe_stage(ns_step *st, int layer, int stage)
+{
+    switch (stage) {
+    case 0: choose(st, layer); return true;
+    case 1: expand(st->mixer); return true;
+    case 2: contract(st->mixer); return true;
+    case 3: combine(st->mixer); return true;
+    default: add_shared(st->mixer); return false;
+    }
+}
+
+struct mlp {
+    float *mid;
+    ns_acts in, mid_acts;
+};
+
+bool ns_mlp_stage(ns_step *st, int layer, int stage)
 {
     const ns_plan_layer *pl = &st->plan->layer[layer];
     size_t ffn = (size_t)pl->ffn;
-    float *mid = ns_scratch_get(st->s, (size_t)st->n_tokens * ffn, sizeof *mid);
-    ns_acts in = ns_acts_of(x, (size_t)st->hidden, st->n_tokens, st->hidden);
-    if (!mid)
-        return;
-    ns_linear(st, layer, NS_W_UP, NULL, pl->ffn, &in, pl->vec.up_bias, mid, ffn);
-    if (pl->mask)
-        ns_mask_prefix(mid, ffn, st->n_tokens, pl->ffn, pl->mask->ffn);
-    for (int t = 0; t < st->n_tokens; t++)
-        st->m->ops->relu2(mid + (size_t)t * ffn, pl->ffn);
-    ns_acts y = ns_acts_of(mid, ffn, st->n_tokens, pl->ffn);
-    ns_linear(st, layer, NS_W_DOWN, NULL, st->hidden, &y, pl->vec.down_bias, out, (size_t)st->hidden);
+    struct mlp *m = st->mixer;
+    if (stage == 0) {
+        if (!(m = st->mixer = ns_scratch_get(st->s, 1, sizeof *m)))
+            return true;
+        m->mid = ns_scratch_get(st->s, (size_t)st->n_tokens * ffn, sizeof(float));
+        m->in = ns_acts_of(st->normed, (size_t)st->hidden, st->n_tokens, st->hidden);
+        ns_ask_linear(st, layer, NS_W_UP, NULL, pl->ffn, &m->in, pl->vec.up_bias, m->mid, ffn);
+    } else if (stage == 1) {
+        if (pl->mask)
+            ns_mask_prefix(m->mid, ffn, st->n_tokens, pl->ffn, pl->mask->ffn);
+        for (int t = 0; t < st->n_tokens; t++)
+            st->m->ops->relu2(m->mid + (size_t)t * ffn, pl->ffn);
+        m->mid_acts = ns_acts_of(m->mid, ffn, st->n_tokens, pl->ffn);
+        ns_ask_linear(st, layer, NS_W_DOWN, NULL, st->hidden, &m->mid_acts, pl->vec.down_bias, st->out, (size_t)st->hidden);
+    }
+    return stage < 2;
 }

@@ -237,21 +237,23 @@ static void ssd_is_recurrence(void **state)
 
 enum { SEQUENCES = 4, ROUNDS = 6 };
 
-static void batches_of(const run_case *c)
+static void company_of(const run_case *c, bool sizes)
 {
     prop_model m = model_of(c, 2);
     ns_rng r;
     ns_err e = { 0 };
     ns_rng_init(&r, 23);
-    ns_cut cut = random_cut(&m, 3);
-    ns_plan *p = prop_plan(&m, &cut);
+    ns_cut cut[SEQUENCES];
+    ns_plan *p[SEQUENCES];
     ns_scratch *scratch = ns_scratch_new();
     int vocab = m.ck->arch->vocab_size;
     ns_state *together[SEQUENCES], *alone[SEQUENCES];
     float *logits[SEQUENCES], *want = malloc(80 * (size_t)vocab * sizeof *want);
     for (int s = 0; s < SEQUENCES; s++) {
-        together[s] = fresh(&m, &cut, 400);
-        alone[s] = fresh(&m, &cut, 400);
+        cut[s] = random_cut(&m, sizes ? 3 + (uint64_t)s % 3 : 3); /* the last has the first one's size, in a plan of its own */
+        p[s] = prop_plan(&m, &cut[s]);
+        together[s] = fresh(&m, &cut[s], 400);
+        alone[s] = fresh(&m, &cut[s], 400);
         logits[s] = malloc(80 * (size_t)vocab * sizeof *want);
     }
     for (int round = 0; round < ROUNDS; round++) {
@@ -260,14 +262,16 @@ static void batches_of(const run_case *c)
         for (int s = 0; s < n; s++) {
             int len = round < 2 ? 1 : prop_pick(&r, 2) ? 1 + prop_pick(&r, 70) : 1;
             ids[s] = prop_ids(&m, len, &r);
-            item[s] = (ns_item){ .state = together[s], .ids = ids[s], .n = len, .n_logits = prop_pick(&r, len + 1), .logits = logits[s] };
+            item[s] = (ns_item){ .plan = sizes ? p[s] : NULL, .state = together[s], .ids = ids[s], .n = len,
+                                 .n_logits = prop_pick(&r, len + 1), .logits = logits[s] };
         }
-        assert_int_equal(ns_forward(p, item, n, scratch, NULL, &e), 0);
+        assert_int_equal(ns_forward(sizes ? NULL : p[0], item, n, scratch, NULL, &e), 0);
         for (int s = 0; s < n; s++) {
             ns_item one = item[s];
+            one.plan = NULL;
             one.state = alone[s];
             one.logits = want;
-            assert_int_equal(ns_forward(p, &one, 1, scratch, NULL, &e), 0);
+            assert_int_equal(ns_forward(p[s], &one, 1, scratch, NULL, &e), 0);
             size_t k = (size_t)one.n_logits * (size_t)vocab;
             prop_same(logits[s], want, k, c->name);
             prop_same_state(together[s], alone[s], c->name);
@@ -278,18 +282,34 @@ static void batches_of(const run_case *c)
         ns_state_free(together[s]);
         ns_state_free(alone[s]);
         free(logits[s]);
+        ns_plan_free(p[s]);
+        ns_cut_release(&cut[s]);
     }
     free(want);
     ns_scratch_free(scratch);
-    ns_plan_free(p);
-    ns_cut_release(&cut);
     prop_close(&m);
+}
+
+static void batches_of(const run_case *c)
+{
+    company_of(c, false);
+}
+
+static void mixed_batches_of(const run_case *c)
+{
+    company_of(c, true);
 }
 
 static void batch_is_each_alone(void **state)
 {
     (void)state;
     each_case(batches_of);
+}
+
+static void mixed_batch_is_each_alone(void **state)
+{
+    (void)state;
+    each_case(mixed_batches_of);
 }
 
 /* ---- threads ---- */
@@ -699,7 +719,7 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(any_chunking),
                                         cmocka_unit_test(any_chunking_bits),
                                         cmocka_unit_test(ssd_is_recurrence),
-                                        cmocka_unit_test(batch_is_each_alone),
+                                        cmocka_unit_test(batch_is_each_alone), cmocka_unit_test(mixed_batch_is_each_alone),
                                         cmocka_unit_test(any_threads),
                                         cmocka_unit_test(rewind_is_replay),
                                         cmocka_unit_test(save_load_continues),
