@@ -25,6 +25,8 @@ struct ns_answer {
     int all;               /* tokens handed out */
     int now, next;         /* segments: of the last token, and the one that reads along; -1 */
     bool begun, keeps_cache; /* auto keeps the cache between the sizes of this plan */
+    bool looked;           /* `ready` holds for the next token */
+    enum ns_answer_step ready;
     ns_answer_info info;
 };
 
@@ -38,7 +40,7 @@ static bool needs_marks(const ns_answer_opts *o)
     return parts;
 }
 
-static int check(const ns_answer_opts *o, ns_err *e)
+int ns_answer_check(const ns_answer_opts *o, ns_err *e)
 {
     if (o->n_segments < 0 || o->n_segments > NS_SEGMENTS)
         return ns_fail(e, NS_EINVAL, "answer: %d segments: at most %d", o->n_segments, NS_SEGMENTS);
@@ -85,7 +87,29 @@ static double machine_now(void *ctx, const char *size, int tokens)
     return ns_now();
 }
 
-/* Index of the size in the table of times, measured if it is new. */
+/* Seconds of a size's step and per token that it reads: measured, now or for an answer before this one. */
+static int time_size(ns_answer *a, const char *size, double *step, double *read, ns_err *e)
+{
+    ns_answer_times *t = a->clock.times;
+    int i = 0;
+    while (t && i < t->n && strcmp(t->size[i].name, size) != 0)
+        i++;
+    if (!t || i == t->n) {
+        if (ns_session_time(a->s, size, &a->clock, step, read, e) != 0)
+            return -1;
+        if (!t || t->n == NS_ANSWER_TIMES || strlen(size) >= sizeof t->size[i].name)
+            return 0;
+        strcpy(t->size[i].name, size);
+        t->size[i].step = *step;
+        t->size[i].read = *read;
+        t->n++;
+    }
+    *step = t->size[i].step > t->least ? t->size[i].step : t->least;
+    *read = t->size[i].read;
+    return 0;
+}
+
+/* Index of the size in the table of times, filled in if it is new. */
 static int timed(ns_answer *a, const char *size, ns_err *e)
 {
     ns_pace *p = &a->pace;
@@ -96,7 +120,7 @@ static int timed(ns_answer *a, const char *size, ns_err *e)
         return i;
     if (i == NS_PACE_SIZES)
         return ns_fail(e, NS_EINVAL, "deadline: more than %d sizes", NS_PACE_SIZES);
-    if (ns_session_time(a->s, size, &a->clock, &p->size[i].step, &p->size[i].read, e) != 0)
+    if (time_size(a, size, &p->size[i].step, &p->size[i].read, e) != 0)
         return -1;
     p->size[i].name = size;
     return p->n++;
@@ -221,7 +245,7 @@ static int ask_handover(ns_answer *a, ns_err *e)
 static int prepare(ns_answer *a, ns_err *e)
 {
     double start = tick(a, NULL, 0);
-    if (check(&a->o, e) != 0 || read_rule(a, e) != 0)
+    if (ns_answer_check(&a->o, e) != 0 || read_rule(a, e) != 0)
         return -1;
     if (a->o.deadline > 0.0 && plan_time(a, start, e) != 0)
         return -1;
@@ -241,7 +265,9 @@ ns_answer *ns_answer_new_at(ns_session *s, const ns_answer_opts *opts, const ns_
     a->s = s;
     if (opts)
         a->o = *opts;
-    a->clock = clock ? *clock : (ns_answer_clock){ .now = machine_now };
+    if (clock)
+        a->clock = *clock;
+    a->clock.now = a->clock.now ? a->clock.now : machine_now;
     a->now = a->next = -1;
     if (prepare(a, e) == 0)
         return a;
@@ -345,34 +371,72 @@ static void take(ns_answer *a, int id)
         a->info.answer++;
 }
 
+void ns_answer_computed(ns_answer *a, int tokens, double seconds)
+{
+    *(a->thought.phase == NS_PHASE_THINK ? &a->info.thought_seconds : &a->info.answer_seconds) += seconds;
+    if (a->pace.end > 0.0 && tokens == 1 && a->now >= 0)
+        ns_pace_took(&a->pace, a->of_segment[a->now], seconds);
+}
+
 static int sample(ns_answer *a, int *id, ns_err *e)
 {
-    bool thinks = a->thought.phase == NS_PHASE_THINK;
     int before = a->s->state->len;
     double start = tick(a, NULL, 0);
     if (ns_session_next(a->s, id, e) != 0)
         return -1;
     int computed = a->s->state->len - before;
-    double took = tick(a, a->s->name, computed) - start;
-    *(thinks ? &a->info.thought_seconds : &a->info.answer_seconds) += took;
-    if (a->pace.end > 0.0 && computed == 1 && a->now >= 0)
-        ns_pace_took(&a->pace, a->of_segment[a->now], took);
+    ns_answer_computed(a, computed, tick(a, a->s->name, computed) - start);
     take(a, *id);
+    return 0;
+}
+
+int ns_answer_ready(ns_answer *a, enum ns_answer_step *step, ns_err *e)
+{
+    a->looked = false;
+    if (!a->begun)
+        begin(a);
+    if (!at_end(a) && a->pace.end > 0.0)
+        hurry(a);
+    if (a->info.end)
+        a->ready = NS_ANSWER_END;
+    else if (a->n_put)
+        a->ready = NS_ANSWER_PUT;
+    else if (fit_size(a, e) != 0)
+        return -1;
+    else
+        a->ready = a->s->has_logits ? NS_ANSWER_DRAW : NS_ANSWER_COMPUTE;
+    a->looked = a->ready != NS_ANSWER_COMPUTE; /* computing takes time, and a deadline may come */
+    *step = a->ready;
     return 0;
 }
 
 int ns_answer_next(ns_answer *a, int *id, ns_err *e)
 {
+    enum ns_answer_step step = a->ready;
     *id = -1;
-    if (!a->begun)
-        begin(a);
-    if (at_end(a))
+    if (!a->looked && ns_answer_ready(a, &step, e) != 0)
+        return -1;
+    a->looked = false;
+    if (step == NS_ANSWER_END)
         return 0;
-    if (a->pace.end > 0.0)
-        hurry(a);
-    if (a->info.end)
-        return 0;
-    if (a->n_put)
-        return put_one(a, id, e);
-    return fit_size(a, e) == 0 ? sample(a, id, e) : -1;
+    return step == NS_ANSWER_PUT ? put_one(a, id, e) : sample(a, id, e);
+}
+
+int ns_answer_use(ns_answer *a, const char *size, ns_err *e)
+{
+    int i = a->pace.end > 0.0 ? timed(a, size, e) : 0;
+    if (i < 0)
+        return -1;
+    a->chosen[0] = (ns_segment){ NS_PHASE_ALL, 0, size };
+    a->o.segment = a->chosen;
+    a->o.n_segments = 1;
+    a->of_segment[0] = i;
+    a->now = a->next = -1; /* whatever size it has, it is brought to this one */
+    a->looked = false;
+    return 0;
+}
+
+int ns_answer_may_open(const ns_answer *a)
+{
+    return a->thought.phase == NS_PHASE_ANSWER && a->thought.may_open && a->thought.budget != 0 ? a->rule.open : -1;
 }

@@ -45,9 +45,23 @@ static int read_again(ns_session *s, ns_plan *plan, ns_state *state, int chunk, 
     return -1;
 }
 
+/* An empty state of the new size, and whoever computes the session's tokens has all of them before it again. */
+static int leave_unread(ns_session *s, ns_plan *plan, ns_state *state)
+{
+    ns_session_drop_marks(s, 0);
+    ns_state_free(s->state);
+    ns_plan_free(s->plan);
+    s->state = state;
+    s->plan = plan;
+    s->mixed = s->has_logits = false;
+    return 0;
+}
+
 static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
 {
     ns_state *state = ns_model_state(&s->en->model, &plan->cut, s->state->context, e);
+    if (state && s->by_steps)
+        return leave_unread(s, plan, state);
     int rc = state ? read_again(s, plan, state, NS_STEP_TOKENS, e) : -1;
     if (rc != 0)
         ns_state_free(state);

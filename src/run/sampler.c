@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static int check(const ns_sampling *o, ns_err *e)
+int ns_sampling_check(const ns_sampling *o, ns_err *e)
 {
     if (!(o->temperature >= 0.0) || !isfinite(o->temperature))
         return ns_fail(e, NS_EINVAL, "temperature %g: must be 0 or more", o->temperature);
@@ -21,7 +21,7 @@ static int check(const ns_sampling *o, ns_err *e)
 int ns_sampler_init(ns_sampler *s, const ns_sampling *opts, int vocab, ns_err *e)
 {
     *s = (ns_sampler){ .opts = *opts, .vocab = vocab };
-    if (check(opts, e) != 0)
+    if (ns_sampling_check(opts, e) != 0)
         return -1;
     s->p = malloc((size_t)vocab * sizeof *s->p);
     s->heap = malloc((size_t)vocab * sizeof *s->heap);

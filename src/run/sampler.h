@@ -12,6 +12,7 @@ typedef struct ns_sampler {
     int *heap;  /* [vocab] */
 } ns_sampler;
 
+int ns_sampling_check(const ns_sampling *o, ns_err *e);
 int ns_sampler_init(ns_sampler *s, const ns_sampling *opts, int vocab, ns_err *e);
 void ns_sampler_release(ns_sampler *s);
 /* seen[0..n) are the tokens the repetition penalty is about. */

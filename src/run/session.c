@@ -20,7 +20,7 @@ void ns_session_drop_marks(ns_session *s, int keep)
         s->auto_mark = -1;
 }
 
-static int default_context(const ns_engine *en)
+int ns_session_default_context(const ns_engine *en)
 {
     return en->model.arch->max_position > 0 && en->model.arch->max_position < 4096 ? en->model.arch->max_position : 4096;
 }
@@ -28,7 +28,7 @@ static int default_context(const ns_engine *en)
 ns_session *ns_session_new(ns_engine *en, const ns_session_opts *opts, ns_err *e)
 {
     const ns_session_opts none = { 0 }, *o = opts ? opts : &none;
-    int context = o->context > 0 ? o->context : default_context(en), vocab = en->model.arch->vocab_size;
+    int context = o->context > 0 ? o->context : ns_session_default_context(en), vocab = en->model.arch->vocab_size;
     ns_cut cut = { 0 };
     ns_session *s = calloc(1, sizeof *s);
     if (!s) {

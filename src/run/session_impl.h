@@ -6,7 +6,7 @@
 #include "run/engine.h"
 #include "run/sampler.h"
 
-enum { NS_SIZE_NAME = 64, NS_LATE_CHUNK = 64 };
+enum { NS_SIZE_NAME = 64, NS_LATE_CHUNK = 64, NS_ANSWER_TIMES = 64 };
 
 struct ns_session_mark {
     ns_mark *state;
@@ -26,6 +26,7 @@ struct ns_session {
     float *logits;   /* [vocab], of token n - 1 when has_logits */
     bool has_logits;
     bool mixed;      /* some of the state may be another size's: handed over, or loaded */
+    bool by_steps;   /* others compute its tokens, in common steps: a handover by prefill leaves them uncomputed */
     struct ns_session_mark *marks;
     int n_marks, auto_mark; /* index of sync's own mark, or -1 */
     ns_plan *next_plan;     /* a size that follows this one, for a late handover; NULL */
@@ -34,6 +35,8 @@ struct ns_session {
     volatile sig_atomic_t cancel;
 };
 
+/* Tokens that a session has room for when nobody says. */
+int ns_session_default_context(const ns_engine *en);
 /* Appends without computing. */
 int ns_session_append(ns_session *s, const int *ids, size_t n, ns_err *e);
 /* Computes tokens up to `end`, at most `chunk` in a step; logits of the last one if it is the session's last. */
@@ -46,10 +49,21 @@ int ns_session_follow(ns_session *s, const char *size, ns_err *e);
 int ns_session_advance(ns_session *s, ns_err *e);
 void ns_session_unfollow(ns_session *s);
 
+/* Times of sizes that were measured before, kept by who makes many answers; zeroed at first. */
+typedef struct ns_answer_times {
+    int n;
+    struct {
+        char name[NS_SIZE_NAME];
+        double step, read;
+    } size[NS_ANSWER_TIMES];
+    double least; /* what a decode step takes at the moment, in company: no size is taken to be faster */
+} ns_answer_times;
+
 /* The time, told what was computed since the last call: tests bring a clock that runs by tokens. */
 typedef struct ns_answer_clock {
     void *ctx;
-    double (*now)(void *ctx, const char *size, int tokens);
+    double (*now)(void *ctx, const char *size, int tokens); /* NULL: the machine's */
+    ns_answer_times *times; /* NULL: every answer measures */
 } ns_answer_clock;
 
 /* Seconds of one decode step at `size`, and per token of a prompt, on a state of its own; `read` may be NULL. */

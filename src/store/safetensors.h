@@ -45,17 +45,17 @@ void ns_st_release(ns_st *st);
 int ns_tensor_size(ns_dtype dtype, int n_dims, const int64_t *shape, size_t *bytes);
 void ns_tensor_print(const ns_tensor *t, ns_buf *out); /* appends "BF16 [10304, 2688]" */
 
-typedef enum ns_load {
+typedef enum ns_store_load {
     NS_LOAD_MMAP, /* maps the shards: instant, shared, paged in on use */
     NS_LOAD_HUGE, /* reads them into memory backed by huge pages where the system grants them */
-} ns_load;
+} ns_store_load;
 
 typedef struct ns_store ns_store;
 
 /* `path` is a folder with model.safetensors.index.json, or model.safetensors, or any *.safetensors (taken in sorted
  * order), or one safetensors file. With an index, the store holds exactly the tensors the index lists, each of which must
  * be in the shard it names. Without one a name may occur only once. NULL on failure. */
-ns_store *ns_store_open(const char *path, ns_load mode, ns_err *e);
+ns_store *ns_store_open(const char *path, ns_store_load mode, ns_err *e);
 void ns_store_close(ns_store *s);
 
 const ns_tensor *ns_store_find(const ns_store *s, const char *name); /* NULL when absent */

@@ -143,7 +143,7 @@ static int list_shards(ns_store *s, json_t **index, json_t **weight_map, ns_err 
     return rc;
 }
 
-static int load_shard(const ns_store *s, shard *sh, ns_load mode, ns_err *e)
+static int load_shard(const ns_store *s, shard *sh, ns_store_load mode, ns_err *e)
 {
     ns_buf joined = { 0 };
     const char *path = ns_dir_exists(s->path) ? ns_path_join(&joined, s->path, sh->name) : s->path;
@@ -203,7 +203,7 @@ static int fill_table(ns_store *s, json_t *weight_map, ns_err *e)
     return 0;
 }
 
-ns_store *ns_store_open(const char *path, ns_load mode, ns_err *e)
+ns_store *ns_store_open(const char *path, ns_store_load mode, ns_err *e)
 {
     json_t *index = NULL, *weight_map = NULL;
     int rc = -1;

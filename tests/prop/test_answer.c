@@ -428,7 +428,7 @@ static void test_deadline(void **state)
     static const enum ns_handover how[] = { NS_HANDOVER_PREFILL, NS_HANDOVER_CACHE, NS_HANDOVER_LATE };
     for (int i = 0; i < 3; i++) {
         double t = 100.0;
-        const ns_answer_clock clock = { &t, token_time };
+        const ns_answer_clock clock = { .ctx = &t, .now = token_time };
         ns_answer_opts o = { .segment = plan, .n_segments = 2, .handover = how[i], .deadline = 6.0, .answer_tokens = 40, .ignore_stop = true };
         result r = answer(0, &o, NULL, &clock);
         assert_true(r.info.closed);
@@ -447,7 +447,7 @@ static void test_deadline(void **state)
         assert_int_equal(r.info.thought, 7);
     }
     double t = 0.0;
-    const ns_answer_clock clock = { &t, token_time };
+    const ns_answer_clock clock = { .ctx = &t, .now = token_time };
     ns_err e = { 0 };
     ns_session *s = ns_session_new(engine, &(ns_session_opts){ .context = 400 }, &e);
     ns_answer *a = ns_answer_new_at(s, &(ns_answer_opts){ .deadline = 60.0, .answer_tokens = 100 }, &clock, &e);
