@@ -10,8 +10,8 @@ typedef struct ns_sched ns_sched;
 
 typedef struct ns_sched_opts {
     int context;          /* tokens of one sequence at most, prompt and answer; 0: as ns_session_opts */
-    int parallel;         /* sequences computed at once; 0: 8 */
-    int queue;            /* requests that may wait behind them; 0: 64 */
+    int parallel;         /* sequences computed at once; 0: 8; at most 256 */
+    int queue;            /* requests that may wait behind as many; 0: 64 */
     int chunk;            /* prompt tokens in a step beside sequences that decode; a multiple of 64; 0: 128 */
     int64_t state_bytes;  /* of the states of running sequences; 0: `parallel` full contexts of the largest size */
     int64_t prefix_bytes; /* of prefixes kept between requests (run/prefix.h); 0: none */
@@ -21,8 +21,10 @@ typedef struct ns_sched_opts {
 /* Tokens that may come next, for constrained decoding; asked for tokens of the answer only, never of the thought. */
 typedef struct ns_sched_allow {
     void *ctx;
-    bool (*mask)(void *ctx, uint64_t *bits); /* bit id of [ceil(vocab / 64)] words, zeroed before the call; false: all are allowed */
-    void (*took)(void *ctx, int id);         /* a token of the answer was taken */
+    /* bit id of [ceil(vocab / 64)] words, zeroed before the call; false: all are allowed. No bit: nothing may follow, and the answer ends as
+     * "stop". End-of-turn tokens are tokens like others here. */
+    bool (*mask)(void *ctx, uint64_t *bits);
+    void (*took)(void *ctx, int id); /* a token of the answer was drawn; no end of turn; may be NULL */
 } ns_sched_allow;
 
 typedef struct ns_sched_top {
@@ -35,7 +37,7 @@ typedef struct ns_sched_token {
     enum ns_phase phase; /* THINK or ANSWER: what it belongs to */
     bool mark;           /* "<think>", "</think>", end of turn: no text to show */
     bool put;            /* put in to close a thought, not drawn */
-    const char *size;    /* that computed its logits */
+    const char *size;    /* that computed its logits; for one put in, the size at that time */
     float logprob;       /* as in ns_sched_top; 0 without logprobs */
     const ns_sched_top *top; /* [n_top] likeliest first; NULL for tokens put in */
     int n_top;
@@ -58,7 +60,9 @@ typedef struct ns_sched_job {
     const int *ids;      /* [n_ids] the prompt; copied */
     size_t n_ids;
     const char *size;    /* as --size, or "auto": where the answer's segments name none; NULL: full. "auto" may stand in segments too */
-    ns_answer_opts answer; /* copied with its segments and texts; a deadline counts from submission */
+    /* Copied with its segments and texts. A deadline counts from submission; with size "auto" and no segments it chooses the sizes, as in
+     * nestar.h. A handover by prefill is read in pieces beside the other sequences, and a late one is the same here. */
+    ns_answer_opts answer;
     ns_sampling sampling;
     int top_logprobs;    /* 0..20 alternatives; -1: no logprobs at all */
     ns_sched_allow allow; /* mask NULL: none */
@@ -69,7 +73,7 @@ typedef struct ns_sched_job {
 
 /* The engine must not be used for other computing meanwhile. */
 ns_sched *ns_sched_new(ns_engine *en, const ns_sched_opts *o, ns_err *e);
-void ns_sched_free(ns_sched *s); /* when the loop has returned; NULL is fine */
+void ns_sched_free(ns_sched *s); /* when the loop has returned; what was never run ends as "cancelled" here; NULL is fine */
 
 /* Until ns_sched_stop and, unless that said at once, all that was submitted is done. Returns -1 only for what stops the engine. */
 int ns_sched_run(ns_sched *s, ns_err *e);
@@ -79,7 +83,9 @@ void ns_sched_stop(ns_sched *s, bool at_once); /* at once: what runs ends as "ca
  * that never fit the budget. `ticket` is never 0. */
 int ns_sched_submit(ns_sched *s, const ns_sched_job *job, uint64_t *ticket, ns_err *e);
 void ns_sched_cancel(ns_sched *s, uint64_t ticket);  /* of a job that is over: nothing */
-/* The rest of a running answer at another size, instead of what its plan says. -1: no such job, or no such size. */
+/* The rest of an answer at another size, instead of what its plan says, from the next token on; of one that waits, all of it. -1, and the
+ * plan stays: NS_EINVAL for no such job, no such size, or one that cannot keep the cache where the job's handover wants that; NS_EBUSY where
+ * the states of a larger size have no room now. */
 int ns_sched_resize(ns_sched *s, uint64_t ticket, const char *size, ns_err *e);
 
 typedef struct ns_sched_stats {

@@ -143,22 +143,42 @@ static bool pass_on(struct ns_call *c)
     return ok;
 }
 
+/* The token's text. Of the marks around a thought nothing is shown but in plain completions; the reply wants to know where they stood. */
+static bool text_of(const struct ns_call *c, const ns_sched_token *t, ns_api_token *out)
+{
+    out->thought = t->phase == NS_PHASE_THINK;
+    if (t->mark && ns_engine_is_stop(c->s->en, t->id))
+        return false;
+    if (t->mark && c->request.api != NS_API_COMPLETIONS) {
+        out->bytes = "";
+        out->thought = true;
+        return true;
+    }
+    return ns_engine_token_bytes(c->s->en, t->id, &out->bytes, &out->n) == 0;
+}
+
+static int tops_of(const struct ns_call *c, const ns_sched_token *t, ns_api_top *top, int cap)
+{
+    int n = t->n_top < cap ? t->n_top : cap;
+    for (int i = 0; i < n; i++) {
+        top[i].logprob = t->top[i].logprob;
+        if (ns_engine_token_bytes(c->s->en, t->top[i].id, &top[i].bytes, &top[i].n) != 0)
+            top[i].n = 0;
+    }
+    return n;
+}
+
 static bool on_token(void *ctx, const ns_sched_token *t)
 {
     struct choice *ch = ctx;
     struct ns_call *c = ch->call;
     ns_api_top top[20];
-    ns_api_token out = { .thought = t->phase == NS_PHASE_THINK, .logprob = t->logprob, .top = t->top ? top : NULL, .size = t->size };
+    ns_api_token out = { .logprob = t->logprob, .top = t->top ? top : NULL, .size = t->size };
     bool go_on = true;
     pthread_mutex_lock(&c->lock);
     c->tokens++;
-    if (!t->mark && ns_engine_token_bytes(c->s->en, t->id, &out.bytes, &out.n) == 0) {
-        for (out.n_top = 0; out.n_top < t->n_top && out.n_top < 20; out.n_top++) {
-            ns_api_top *o = &top[out.n_top];
-            o->logprob = t->top[out.n_top].logprob;
-            if (ns_engine_token_bytes(c->s->en, t->top[out.n_top].id, &o->bytes, &o->n) != 0)
-                o->n = 0;
-        }
+    if (text_of(c, t, &out)) {
+        out.n_top = tops_of(c, t, top, 20);
         go_on = ns_api_reply_token(c->text, ch->index, &out, &c->out);
         go_on = pass_on(c) && go_on;
     }

@@ -37,7 +37,13 @@ static ns_engine *make_engine(const char *name, const char *dtype, const char *r
     o.vocab = VOCAB;
     o.nest = nest;
     o.dtype = dtype;
+<<<<<<< HEAD
     int rc = ns_file_exists(dir) ? 0 : tiny_make(dir, &o);
+=======
+    char *config = tiny_path(dir, "config.json");
+    int rc = ns_file_exists(config) ? 0 : tiny_make(dir, &o);
+    free(config);
+>>>>>>> sched
     for (size_t i = 0; rc == 0 && i < sizeof names / sizeof *names; i++) {
         char *to = tiny_path(dir, names[i]);
         snprintf(from, sizeof from, "%s/examples/demo/text/%s", getenv("NS_TEST_SRC"), names[i]);
@@ -271,6 +277,45 @@ static void make_requests(ns_engine *en, request *q, int n, ns_rng *r)
     }
 }
 
+<<<<<<< HEAD
+=======
+/* ---- on this thread ---- */
+
+static ns_sched *scheduler(const ns_sched_opts *o)
+{
+    ns_err e = { 0 };
+    ns_sched *s = ns_sched_new(engine, o, &e);
+    if (!s)
+        fail_msg("%s", e.msg);
+    return s;
+}
+
+static void submit(ns_sched *s, request *r)
+{
+    ns_err e = { 0 };
+    ns_sched_job job = job_of(r);
+    if (ns_sched_submit(s, &job, &r->ticket, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_true(r->ticket != 0);
+}
+
+static void refuse(ns_sched *s, const ns_sched_job *job, enum ns_code code, const char *why)
+{
+    ns_err e = { 0 };
+    uint64_t ticket;
+    assert_int_equal(ns_sched_submit(s, job, &ticket, &e), -1);
+    if (e.code != (int)code || !strstr(e.msg, why))
+        fail_msg("%d \"%s\" instead of %d \"%s\"", e.code, e.msg, code, why);
+}
+
+static void run(ns_sched *s)
+{
+    ns_err e = { 0 };
+    assert_int_equal(ns_sched_run(s, &e), 0);
+    assert_int_equal(e.code, 0);
+}
+
+>>>>>>> sched
 /* ---- any company ---- */
 
 static void nap(ns_rng *r)
@@ -394,6 +439,41 @@ static void any_company_with_prefixes(void **state)
     assert_true(cached > 0);
 }
 
+<<<<<<< HEAD
+=======
+/* Prompts that go on from each other, one after the other: also where a kept prefix would leave a single token over. */
+static void kept_prefixes(void **state)
+{
+    (void)state;
+    static const struct {
+        int n, same, cached; /* tokens; of them as in the text of all; expected from a kept prefix */
+    } c[] = { { 66, 66, 0 },     { 65, 65, 0 },     { 66, 66, 64 },      { 700, 700, 64 },  { 700, 690, 640 }, { 129, 129, 64 },
+              { 400, 200, 64 },  { 300, 250, 192 }, { 513, 513, 512 },   { 577, 577, 512 }, { 578, 578, 512 }, { 1200, 0, 0 } };
+    enum { N = sizeof c / sizeof *c };
+    request *q = calloc(N, sizeof *q);
+    const request text = plain(1200, NULL, 0);
+    ns_sched *s = scheduler(&(ns_sched_opts){ .context = CONTEXT, .parallel = 1, .prefix_bytes = 64 << 20 });
+    for (int i = 0; i < N; i++) {
+        q[i] = plain(c[i].n, i % 2 ? NULL : "full", 4);
+        memcpy(q[i].ids, text.ids, sizeof q[i].ids);
+        for (int k = c[i].same; k < c[i].n; k++)
+            q[i].ids[k] = (k * 17 + i * 5) % 256;
+        q[i].top = NS_SCHED_TOP;
+        alone(engine, &q[i]);
+        submit(s, &q[i]);
+    }
+    ns_sched_stop(s, false);
+    run(s);
+    for (int i = 0; i < N; i++) {
+        check_result(&q[i]);
+        if ((int)q[i].result.cached_tokens != c[i].cached)
+            fail_msg("%d: %zu of %d tokens were kept, expected %d", i, q[i].result.cached_tokens, c[i].n, c[i].cached);
+    }
+    ns_sched_free(s);
+    free(q);
+}
+
+>>>>>>> sched
 /* Other kernels, other stored types. */
 static void any_kernels(void **state)
 {
@@ -437,6 +517,7 @@ static void pieces(void **state)
     }
 }
 
+<<<<<<< HEAD
 /* ---- one at a time, on this thread ---- */
 
 static ns_sched *scheduler(const ns_sched_opts *o)
@@ -472,6 +553,9 @@ static void run(ns_sched *s)
     assert_int_equal(ns_sched_run(s, &e), 0);
     assert_int_equal(e.code, 0);
 }
+=======
+/* ---- in and out ---- */
+>>>>>>> sched
 
 static void full_queue(void **state)
 {
@@ -852,6 +936,112 @@ static void masks(void **state)
     }
 }
 
+<<<<<<< HEAD
+=======
+/* ---- turns ---- */
+
+typedef struct race {
+    request a; /* first: it is the context */
+    ns_sched *s;
+    struct racer {
+        request r; /* first */
+        const request *beside;
+        int others; /* tokens that the one beside had when the first came */
+    } x[2];
+} race;
+
+static bool note_first(void *ctx, const ns_sched_token *t)
+{
+    struct racer *x = ctx;
+    if (x->r.n_got == 0)
+        x->others = x->beside->n_got;
+    return take(&x->r, t);
+}
+
+static void *run_thread(void *s)
+{
+    run(s);
+    return NULL;
+}
+
+static bool start_race(void *ctx, const ns_sched_token *t)
+{
+    race *c = ctx;
+    ns_err e = { 0 };
+    for (int i = 0; c->a.n_got == 3 && i < 2; i++) {
+        ns_sched_job job = job_of(&c->x[i].r);
+        job.token = note_first;
+        assert_int_equal(ns_sched_submit(c->s, &job, &c->x[i].r.ticket, &e), 0);
+    }
+    return take(&c->a, t);
+}
+
+/* A sequence that decodes makes a token in every step beside texts that are read, and these take turns. */
+static void turns(void **state)
+{
+    (void)state;
+    static race c;
+    ns_err e = { 0 };
+    ns_sched *s = c.s = scheduler(&(ns_sched_opts){ .context = CONTEXT, .parallel = 3, .chunk = 64 });
+    c.a = plain(10, NULL, 60);
+    for (int i = 0; i < 2; i++)
+        c.x[i] = (struct racer){ .r = plain(i ? 700 : 1000, i ? "small" : NULL, 3), .beside = &c.a };
+    ns_sched_job job = job_of(&c.a);
+    job.token = start_race;
+    assert_int_equal(ns_sched_submit(s, &job, &c.a.ticket, &e), 0);
+    pthread_t loop;
+    assert_int_equal(pthread_create(&loop, NULL, run_thread, s), 0);
+    while (ns_sched_about(s).requests < 3) {
+        struct timespec t = { 0, 1000000 };
+        nanosleep(&t, NULL);
+    }
+    ns_sched_stop(s, false);
+    pthread_join(loop, NULL);
+    assert_int_equal(c.x[1].others, 4 + 2 * 11); /* 700 tokens are 11 pieces of 64, in every other step from the fourth token on */
+    assert_int_equal(c.x[0].others, 4 + 16 + 11);     /* 1000 are 16 */
+    ns_sched_free(s);
+}
+
+/* ---- a broken weight ---- */
+
+/* It ends the requests that meet it; those of a size without it, and the scheduler, go on. */
+static void broken_weight(void **state)
+{
+    (void)state;
+    static request r[3];
+    tiny_file f;
+    ns_engine *good = engine;
+    ns_engine_close(make_engine("broken", "f32", NULL, 1));
+    char *dir = tiny_path(tiny_base, "broken");
+    tiny_load(&f, dir);
+    tiny_tensor *norm = tiny_find(&f, "backbone.norm_f.weight");
+    ((float *)(void *)norm->data)[60] = NAN; /* "small" has 48 channels */
+    tiny_save(&f, dir);
+    tiny_release(&f);
+    free(dir);
+    engine = make_engine("broken", "f32", NULL, 1);
+    assert_non_null(engine);
+    ns_sched *s = scheduler(&(ns_sched_opts){ .context = 200, .parallel = 1 });
+    static const char *const sizes[] = { "small", "full", "small" };
+    for (int i = 0; i < 3; i++) {
+        r[i] = plain(70, sizes[i], 10);
+        submit(s, &r[i]);
+    }
+    ns_sched_stop(s, false);
+    run(s);
+    for (int i = 0; i < 3; i++)
+        assert_string_equal(r[i].result.end, i == 1 ? "error" : "length");
+    assert_int_equal(r[1].result.err.code, NS_EFORMAT);
+    assert_non_null(strstr(r[1].result.err.msg, "not finite"));
+    assert_memory_equal(r[0].got, r[2].got, 10 * sizeof *r[0].got);
+    assert_int_equal(ns_sched_about(s).failed, 1);
+    assert_true(ns_sched_about(s).state_bytes == 0);
+    ns_sched_free(s);
+    ns_engine_close(engine);
+    engine = good;
+}
+
+>>>>>>> sched
 /* ---- the rest ---- */
 
 static void deadlines(void **state)
@@ -968,11 +1158,19 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces),              cmocka_unit_test(any_company),         cmocka_unit_test(any_company_with_prefixes),
+<<<<<<< HEAD
         cmocka_unit_test(any_kernels),         cmocka_unit_test(full_queue),          cmocka_unit_test(stop_at_once),
         cmocka_unit_test(words_in_the_middle), cmocka_unit_test(resize_in_the_middle), cmocka_unit_test(resize_in_the_queue),
         cmocka_unit_test(budget),              cmocka_unit_test(logprobs),            cmocka_unit_test(masks),
         cmocka_unit_test(deadlines),           cmocka_unit_test(auto_is_full),        cmocka_unit_test(auto_gives_way),
         cmocka_unit_test(refusals),
+=======
+        cmocka_unit_test(kept_prefixes), cmocka_unit_test(any_kernels),         cmocka_unit_test(full_queue),          cmocka_unit_test(stop_at_once),
+        cmocka_unit_test(words_in_the_middle), cmocka_unit_test(resize_in_the_middle), cmocka_unit_test(resize_in_the_queue),
+        cmocka_unit_test(budget),              cmocka_unit_test(logprobs),            cmocka_unit_test(masks),
+        cmocka_unit_test(deadlines),           cmocka_unit_test(auto_is_full),        cmocka_unit_test(auto_gives_way),
+        cmocka_unit_test(turns),               cmocka_unit_test(broken_weight),       cmocka_unit_test(refusals),
+>>>>>>> sched
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
