@@ -16,11 +16,7 @@ static int computed_of(const ns_job *j)
 static int next_keep(const ns_sched *s, const ns_job *j, int at)
 {
     int last = ns_stretch_last_cut((int)j->asked.n_ids), next = (at / NS_STEP_TOKENS + 1) * NS_STEP_TOKENS;
-<<<<<<< HEAD
-    if (!s->prefix || !j->reading || j->session->mixed || at >= last)
-=======
     if (!s->prefix || !j->reading || at >= last)
->>>>>>> sched
         return 0;
     next = j->branch > at && j->branch < next ? j->branch : next;
     return next < last ? next : last;

@@ -37,13 +37,9 @@ static ns_engine *make_engine(const char *name, const char *dtype, const char *r
     o.vocab = VOCAB;
     o.nest = nest;
     o.dtype = dtype;
-<<<<<<< HEAD
-    int rc = ns_file_exists(dir) ? 0 : tiny_make(dir, &o);
-=======
     char *config = tiny_path(dir, "config.json");
     int rc = ns_file_exists(config) ? 0 : tiny_make(dir, &o);
     free(config);
->>>>>>> sched
     for (size_t i = 0; rc == 0 && i < sizeof names / sizeof *names; i++) {
         char *to = tiny_path(dir, names[i]);
         snprintf(from, sizeof from, "%s/examples/demo/text/%s", getenv("NS_TEST_SRC"), names[i]);
@@ -277,8 +273,6 @@ static void make_requests(ns_engine *en, request *q, int n, ns_rng *r)
     }
 }
 
-<<<<<<< HEAD
-=======
 /* ---- on this thread ---- */
 
 static ns_sched *scheduler(const ns_sched_opts *o)
@@ -315,7 +309,6 @@ static void run(ns_sched *s)
     assert_int_equal(e.code, 0);
 }
 
->>>>>>> sched
 /* ---- any company ---- */
 
 static void nap(ns_rng *r)
@@ -439,8 +432,6 @@ static void any_company_with_prefixes(void **state)
     assert_true(cached > 0);
 }
 
-<<<<<<< HEAD
-=======
 /* Prompts that go on from each other, one after the other: also where a kept prefix would leave a single token over. */
 static void kept_prefixes(void **state)
 {
@@ -473,7 +464,6 @@ static void kept_prefixes(void **state)
     free(q);
 }
 
->>>>>>> sched
 /* Other kernels, other stored types. */
 static void any_kernels(void **state)
 {
@@ -517,45 +507,7 @@ static void pieces(void **state)
     }
 }
 
-<<<<<<< HEAD
-/* ---- one at a time, on this thread ---- */
-
-static ns_sched *scheduler(const ns_sched_opts *o)
-{
-    ns_err e = { 0 };
-    ns_sched *s = ns_sched_new(engine, o, &e);
-    if (!s)
-        fail_msg("%s", e.msg);
-    return s;
-}
-
-static void submit(ns_sched *s, request *r)
-{
-    ns_err e = { 0 };
-    ns_sched_job job = job_of(r);
-    if (ns_sched_submit(s, &job, &r->ticket, &e) != 0)
-        fail_msg("%s", e.msg);
-    assert_true(r->ticket != 0);
-}
-
-static void refuse(ns_sched *s, const ns_sched_job *job, enum ns_code code, const char *why)
-{
-    ns_err e = { 0 };
-    uint64_t ticket;
-    assert_int_equal(ns_sched_submit(s, job, &ticket, &e), -1);
-    if (e.code != (int)code || !strstr(e.msg, why))
-        fail_msg("%d \"%s\" instead of %d \"%s\"", e.code, e.msg, code, why);
-}
-
-static void run(ns_sched *s)
-{
-    ns_err e = { 0 };
-    assert_int_equal(ns_sched_run(s, &e), 0);
-    assert_int_equal(e.code, 0);
-}
-=======
 /* ---- in and out ---- */
->>>>>>> sched
 
 static void full_queue(void **state)
 {
@@ -936,8 +888,6 @@ static void masks(void **state)
     }
 }
 
-<<<<<<< HEAD
-=======
 /* ---- turns ---- */
 
 typedef struct race {
@@ -1041,7 +991,6 @@ static void broken_weight(void **state)
     engine = good;
 }
 
->>>>>>> sched
 /* ---- the rest ---- */
 
 static void deadlines(void **state)
@@ -1158,19 +1107,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces),              cmocka_unit_test(any_company),         cmocka_unit_test(any_company_with_prefixes),
-<<<<<<< HEAD
-        cmocka_unit_test(any_kernels),         cmocka_unit_test(full_queue),          cmocka_unit_test(stop_at_once),
-        cmocka_unit_test(words_in_the_middle), cmocka_unit_test(resize_in_the_middle), cmocka_unit_test(resize_in_the_queue),
-        cmocka_unit_test(budget),              cmocka_unit_test(logprobs),            cmocka_unit_test(masks),
-        cmocka_unit_test(deadlines),           cmocka_unit_test(auto_is_full),        cmocka_unit_test(auto_gives_way),
-        cmocka_unit_test(refusals),
-=======
         cmocka_unit_test(kept_prefixes), cmocka_unit_test(any_kernels),         cmocka_unit_test(full_queue),          cmocka_unit_test(stop_at_once),
         cmocka_unit_test(words_in_the_middle), cmocka_unit_test(resize_in_the_middle), cmocka_unit_test(resize_in_the_queue),
         cmocka_unit_test(budget),              cmocka_unit_test(logprobs),            cmocka_unit_test(masks),
         cmocka_unit_test(deadlines),           cmocka_unit_test(auto_is_full),        cmocka_unit_test(auto_gives_way),
         cmocka_unit_test(turns),               cmocka_unit_test(broken_weight),       cmocka_unit_test(refusals),
->>>>>>> sched
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
