@@ -63,12 +63,17 @@ async def measure(server, bodies, at_once):
             "rate": sum(r["tokens"] for r in replies) / seconds, "replies": replies}  # fmt: skip
 
 
+def spread(ratios):
+    return ", ".join(f"{r:.2f}" for r in ratios)
+
+
 def summary(runs):
     replies = [r for run in runs for r in run["replies"]]
     rates = [run["rate"] for run in runs]
     first = [r["first"] for r in replies]
     return {"rate": statistics.median(rates), "lowest": min(rates), "highest": max(rates), "requests": len(replies),
-            "tokens_per_request": sum(r["tokens"] for r in replies) / len(replies), "first_p50": quantile(first, 0.5), "first_p95": quantile(first, 0.95),
+            "tokens_per_request": sum(r["tokens"] for r in replies) / len(replies),
+            "first_p50": quantile(first, 0.5), "first_p95": quantile(first, 0.95),
             "one_sequence": statistics.median(r["rate"] for r in replies if r["rate"]), "client_cpu": max(run["client_cpu"] for run in runs),
             "runs": rates}  # fmt: skip
 
@@ -88,8 +93,8 @@ async def throughput(args, servers, draw):
               f"{x['first_p50'] * 1000:.0f} ms, {x['first_p95'] * 1000:.0f} ms | {x['one_sequence']:.1f} | {x['tokens_per_request']:.0f} |")  # fmt: skip
     for c in args.concurrency if len(servers) == 2 else []:
         a, b = (runs[c, s.name] for s in servers)
-        ratios = [x["rate"] / y["rate"] for x, y in zip(a, b)]
-        print(f"\n{c} at once: {servers[0].name} / {servers[1].name} = {statistics.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})")
+        ratios = [x["rate"] / y["rate"] for x, y in zip(a, b, strict=True)]
+        print(f"\n{c} at once: {servers[0].name} / {servers[1].name} = {statistics.median(ratios):.2f} ({spread(ratios)})")
     return cells
 
 
@@ -114,7 +119,7 @@ async def mix(args, servers, draw):
                 cells.append({"server": s.name, "sizes": sizes, "each": each, "in_flight": [together, c], "together": a_rates, "by_size": b_rates,
                               "ratio": statistics.median(ratios)})  # fmt: skip
                 print(f"| {s.name} | {each} | {together}, {c} | {statistics.median(a_rates):.1f} | {statistics.median(b_rates):.1f} | "
-                      f"**{statistics.median(ratios):.2f}** ({', '.join(f'{r:.2f}' for r in ratios)}) |", flush=True)  # fmt: skip
+                      f"**{statistics.median(ratios):.2f}** ({spread(ratios)}) |", flush=True)  # fmt: skip
     return cells
 
 
@@ -153,7 +158,13 @@ def main():
     p.add_argument("--concurrency", type=lambda t: [int(x) for x in t.split(",")], default=[1, 4, 16, 64])
     p.add_argument("--prompt", type=int, default=64, help="token ids of a prompt")
     p.add_argument("--tokens", type=int, default=64, help="tokens of an answer")
-    p.add_argument("--ids", type=lambda t: [int(x) for x in t.split(":")], default=[1000, 100000], metavar="LOW:HIGH", help="where ids are drawn from (demo: 20:380)")
+    p.add_argument(
+        "--ids",
+        type=lambda t: [int(x) for x in t.split(":")],
+        default=[1000, 100000],
+        metavar="LOW:HIGH",
+        help="where ids are drawn from (demo: 20:380)",
+    )
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--keep-eos", action="store_true", help="do not send ignore_eos")

@@ -24,7 +24,9 @@ class Soak:
         self.args, self.server, self.draw = args, server, draw
         self.count, self.faults, self.samples = collections.Counter(), [], []
         low, high = args.ids
-        self.begins = [[draw.randrange(low, high) for _ in range(args.longest // 2)] for _ in range(6)]  # prompts begin with one of these: prefixes are kept
+        self.begins = [
+            [draw.randrange(low, high) for _ in range(args.longest // 2)] for _ in range(6)
+        ]  # prompts begin with one of these: prefixes are kept
         self.known = {}
 
     def fault(self, what):
@@ -38,7 +40,12 @@ class Soak:
         n = between(d, 2, longest - 8)
         begin = d.choice(self.begins)[: between(d, 1, n - 1)] if d.random() < 0.6 else []
         ids = (begin + [d.randrange(*self.args.ids) for _ in range(n)])[:n]
-        body = {"model": d.choice(self.models), "max_tokens": between(d, 1, longest - n), "temperature": d.choice([0, 0.7, 1.3]), "seed": d.randrange(1000)}
+        body = {
+            "model": d.choice(self.models),
+            "max_tokens": between(d, 1, longest - n),
+            "temperature": d.choice([0, 0.7, 1.3]),
+            "seed": d.randrange(1000),
+        }
         if d.random() < 0.5:
             return "/v1/completions", body | {"prompt": ids, "ignore_eos": True}
         words = [{"role": "user", "content": "".join(d.choice("0123456789 +-*=abcdefgh") for _ in range(max(1, n // 2)))}]
@@ -113,7 +120,13 @@ class Soak:
         """A greedy answer that is asked again and again: it must not change."""
         model, k = key
         d = random.Random(k)
-        body = {"model": model, "prompt": [d.randrange(*self.args.ids) for _ in range(4 + 29 * k)], "max_tokens": 24, "temperature": 0, "ignore_eos": True}
+        body = {
+            "model": model,
+            "prompt": [d.randrange(*self.args.ids) for _ in range(4 + 29 * k)],
+            "max_tokens": 24,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
         status, _, text, _ = await self.server.ask("POST", "/v1/completions", body)
         if status == 429 and key in self.known:
             return
@@ -209,7 +222,9 @@ async def soak(args, server, draw):
         print(f"| {name} | {n} |")
     if m:
         mib = 1 << 20
-        print(f"| memory of its own after a third, at the end, highest | {m['first'] / mib:.1f}, {m['last'] / mib:.1f}, {m['highest'] / mib:.1f} MiB |")
+        print(
+            f"| memory of its own after a third, at the end, highest | {m['first'] / mib:.1f}, {m['last'] / mib:.1f}, {m['highest'] / mib:.1f} MiB |"
+        )
         print(f"| slope after a third | {m['slope_per_hour'] / mib:+.2f} MiB an hour |")
         d, t = r["descriptors"], r["threads"]
         print(f"| descriptors, threads: highest; at rest | {d['highest']}, {t['highest']}; {r['at_rest']['fds']}, {r['at_rest']['Threads']} |")

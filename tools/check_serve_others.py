@@ -97,13 +97,15 @@ def harness(args):
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
         rows = [json.loads(line) for line in args.problems.read_text().splitlines()]
-        (here / "data.json").write_text("".join(json.dumps({"question": r["messages"][0]["content"], "answer": r["answer"]}) + "\n" for r in rows))
+        pairs = [{"question": r["messages"][0]["content"], "answer": r["answer"]} for r in rows]
+        (here / "data.json").write_text("".join(json.dumps(x) + "\n" for x in pairs))
         kwargs = "" if args.think else ", chat_template_kwargs: {enable_thinking: false}"
         (here / "problems.yaml").write_text(TASK.format(data=here / "data.json", tokens=512 if args.think else 64, kwargs=kwargs))
         where = f"base_url={args.url.rstrip('/')}/v1/chat/completions,model={args.model},num_concurrent={args.at_once},max_retries=3"
-        done = subprocess.run([sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", where, "--tasks", "problems",
-                               "--include_path", here, "--apply_chat_template", "--output_path", here / "out", "--log_samples"],
-                              env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(here), "OPENAI_API_KEY": args.key}, capture_output=True, text=True, check=False)  # fmt: skip
+        command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", where, "--apply_chat_template"]
+        command += ["--tasks", "problems", "--include_path", here, "--output_path", here / "out"]
+        offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "OPENAI_API_KEY": args.key}
+        done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
         results = list((here / "out").rglob("results_*.json"))
         assert done.returncode == 0 and results, f"lm_eval: status {done.returncode}: {done.stderr.strip()[-1500:]}"
         share = json.loads(results[0].read_text())["results"]["problems"]["exact_match,none"]

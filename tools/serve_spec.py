@@ -28,7 +28,7 @@ def with_null(node):
 
 
 def events_of(body):
-    """[(event's name or None, data)] of a stream of server-sent events; its syntax is checked on the way. What follows the last whole one is left out."""
+    """[(event's name or None, data)] of the whole events of a stream; their syntax is checked on the way."""
     out = []
     for block in body[: body.rfind(b"\n\n") + 2].decode("utf-8").split("\n\n"):
         name, data = None, []
