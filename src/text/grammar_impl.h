@@ -10,8 +10,8 @@
 
 enum {
     NS_GRAM_DEPTH = 128,       /* calls on a stack: about the depth to which values may nest */
-    NS_GRAM_THREADS = 512,     /* side by side; what comes later is dropped */
-    NS_GRAM_BRANCHES = 128,    /* of an anyOf, with those of the anyOf in it */
+    NS_GRAM_THREADS = 256,     /* side by side; what comes later is dropped */
+    NS_GRAM_BRANCHES = 100,    /* of an anyOf, with those of the anyOf in it */
     NS_GRAM_NODES = 1 << 18,   /* of one grammar, and as many edges times 4 */
     NS_GRAM_BLANKS = 64,       /* in a row, after at most one newline */
     NS_GRAM_DIGITS = 18,       /* of an integer, or before the point: fits 64 bits */
@@ -69,6 +69,7 @@ struct ns_grammar {
     uint32_t *words;
     uint32_t n_nodes, cap_nodes, n_edges, cap_edges, n_rules, cap_rules, n_fields, cap_fields, n_words, cap_words;
     uint32_t start;
+    uint32_t space;      /* the rule that can be done without a byte; there is only this one */
 };
 
 /* ---- making one ---- */
@@ -179,16 +180,23 @@ typedef struct ns_gram_thread {
     uint32_t node, count, up; /* up: a frame; 0: none */
 } ns_gram_thread;
 
+/* A call of a rule. All threads that call the same rule at the same byte, equally deep, share the frame: each has a link, where it goes on.
+ * So alternatives that look alike do not double with every level. */
 typedef struct ns_gram_frame {
-    uint32_t ret, count, up, depth;
+    uint32_t rule, depth, links;
 } ns_gram_frame;
 
-/* Threads and frames as stacks: sets of threads lie one after the other, frames never refer to later ones. */
+typedef struct ns_gram_link {
+    uint32_t ret, count, up, next;
+} ns_gram_link;
+
+/* Threads, frames and links as stacks: sets of threads lie one after the other, nothing refers to later frames or links. */
 typedef struct ns_gram_run {
     const ns_grammar *g;
     ns_gram_thread *threads;
     ns_gram_frame *frames; /* [0]: none */
-    size_t n, cap, n_frames, cap_frames;
+    ns_gram_link *links;   /* [0]: none */
+    size_t n, cap, n_frames, cap_frames, n_links, cap_links;
     size_t set;            /* where the set that is being made begins */
     size_t fresh;          /* the first frame of this step */
     bool failed;           /* memory is out */
@@ -202,13 +210,13 @@ bool ns_gram_extra(const ns_gram_run *r, const ns_gram_thread *t);
 
 /* Where the sets of threads lie along one path of the vocabulary's tree. */
 typedef struct ns_gram_level {
-    size_t from, to, frames;
+    size_t from, to, frames, links;
 } ns_gram_level;
 
 struct ns_grammar_walk {
     ns_gram_run *run;      /* threads [0, now) are where the answer is; what lies above is scratch */
-    size_t now, now_frames;
-    size_t kept;           /* frames at the last collection */
+    size_t now, now_frames, now_links;
+    size_t kept;           /* frames and links at the last collection */
     ns_gram_level *levels; /* of masks */
     size_t n_levels;
 };

@@ -227,6 +227,7 @@ static int finish(ns_gram_make *m, uint32_t start, const char *what)
     if (m->failed)
         return ns_fail(m->e, NS_EUNSUPPORTED, "%s: too large (over %d states), or out of memory", what, NS_GRAM_NODES);
     m->g->start = start;
+    m->g->space = ns_gram_rule_any(m, NS_GRAM_T_SPACE);
     work_out_needs(m->g);
     if (m->g->nodes[start].need > NS_GRAM_DEPTH)
         return ns_fail(m->e, NS_EUNSUPPORTED, "%s: every value would nest more than %d deep, or without end", what, NS_GRAM_DEPTH);

@@ -5,35 +5,31 @@
 
 #include "text/grammar_impl.h"
 
-/* A set grown beyond this is no longer surely what the sets of all threads together would be, from which threads may have been dropped. */
-enum { CROWD = NS_GRAM_THREADS / 4 };
-
 static void set_bit(uint64_t *bits, int id)
 {
     bits[id / 64] |= UINT64_C(1) << id % 64;
 }
 
-/* Tokens of twigs [i, end) along which the threads of levels[0] survive. -1: a crowd, or memory is out. */
-static int walk_tree(ns_gram_run *r, ns_gram_level *levels, const ns_gram_vtree *t, uint32_t i, uint32_t end, size_t limit, uint64_t *bits)
+/* Tokens of twigs [i, end) along which the threads of levels[0] survive. Without memory for a step, not
+ * these. */
+static void walk_tree(ns_gram_run *r, ns_gram_level *levels, const ns_gram_vtree *t, uint32_t i, uint32_t end, uint64_t *bits)
 {
     while (i < end) {
         const ns_gram_twig *x = &t->twigs[i];
         const ns_gram_level *above = &levels[x->depth - 1];
         r->n = above->to;
         r->n_frames = above->frames;
+        r->n_links = above->links;
         ns_gram_step(r, above->from, above->to, x->byte);
-        if (r->failed || r->n - r->set > limit)
-            return -1;
         if (r->n == r->set) {
             i = x->skip;
             continue;
         }
-        levels[x->depth] = (ns_gram_level){ r->set, r->n, r->n_frames };
+        levels[x->depth] = (ns_gram_level){ r->set, r->n, r->n_frames, r->n_links };
         for (uint32_t k = x->first; k < t->twigs[i + 1].first; k++)
             set_bit(bits, t->ids[k]);
         i++;
     }
-    return 0;
 }
 
 /* The node whose content thread t takes, but for bytes that have an edge at its own node; 0: none. */
@@ -71,43 +67,41 @@ static void begin(masking *k)
 {
     k->r->n = k->w->now;
     k->r->n_frames = k->w->now_frames;
-    k->r->failed = false;
+    k->r->n_links = k->w->now_links;
 }
 
 static void add(masking *k, ns_gram_thread t)
 {
-    k->r->failed |= !ns_gram_reserve(k->r);
-    if (!k->r->failed)
+    if (ns_gram_reserve(k->r))
         k->r->threads[k->r->n++] = t;
 }
 
 /* Walks the set since begin, which is kept. */
-static int walk(masking *k, const ns_gram_vtree *t, uint32_t from, uint32_t end, size_t limit)
+static void walk(masking *k, const ns_gram_vtree *t, uint32_t from, uint32_t end)
 {
     size_t top = k->r->n;
-    if (k->r->failed || top - k->w->now > limit)
-        return -1;
-    k->w->levels[0] = (ns_gram_level){ k->w->now, top, k->w->now_frames };
-    int rc = walk_tree(k->r, k->w->levels, t, from, end, limit, k->bits);
+    k->w->levels[0] = (ns_gram_level){ k->w->now, top, k->w->now_frames, k->w->now_links };
+    if (top > k->w->now)
+        walk_tree(k->r, k->w->levels, t, from, end, k->bits);
     k->r->n = top;
-    return rc;
 }
 
-static int walk_below(masking *k, unsigned char c, bool clear)
+/* The tokens that begin with c, anew. */
+static void walk_below(masking *k, unsigned char c)
 {
     const ns_gram_vtree *t = &k->v->all;
     uint32_t i = 0;
     while (i < t->n && t->twigs[i].byte != c)
         i = t->twigs[i].skip;
     if (i == t->n)
-        return 0;
-    for (uint32_t j = t->twigs[i].first; clear && j < t->twigs[t->twigs[i].skip].first; j++)
+        return;
+    for (uint32_t j = t->twigs[i].first; j < t->twigs[t->twigs[i].skip].first; j++)
         k->bits[t->ids[j] / 64] &= ~(UINT64_C(1) << t->ids[j] % 64);
-    return walk(k, t, i, t->twigs[i].skip, CROWD);
+    walk(k, t, i, t->twigs[i].skip);
 }
 
 /* A thread that takes content but for the bytes of its own edges: no other may have set bits yet. */
-static int mask_almost(masking *k, ns_gram_thread t, uint32_t like)
+static void mask_almost(masking *k, ns_gram_thread t, uint32_t like)
 {
     const ns_grammar *g = k->r->g;
     enum ns_gram_class cls = (enum ns_gram_class)g->nodes[like].cls;
@@ -115,12 +109,11 @@ static int mask_almost(masking *k, ns_gram_thread t, uint32_t like)
     add(k, t);
     add_plain(k->v, cls, NS_GRAM_ANY, k->bits);
     for (uint32_t e = g->nodes[t.node].edges; e; e = g->edges[e].next)
-        if (walk_below(k, g->edges[e].lo, true) < 0)
-            return -1;
-    return walk(k, &k->v->plain[cls].rest, 0, k->v->plain[cls].rest.n, CROWD);
+        walk_below(k, g->edges[e].lo);
+    walk(k, &k->v->plain[cls].rest, 0, k->v->plain[cls].rest.n);
 }
 
-static int mask_content(masking *k, enum ns_gram_class cls)
+static void mask_content(masking *k, enum ns_gram_class cls)
 {
     const ns_gram_run *r = k->r;
     begin(k);
@@ -132,35 +125,14 @@ static int mask_content(masking *k, enum ns_gram_class cls)
         add_plain(k->v, cls, x->a == NS_GRAM_ANY ? x->a : x->a - t.count + 1, k->bits); /* this character is counted already */
         add(k, t);
     }
-    return walk(k, &k->v->plain[cls].rest, 0, k->v->plain[cls].rest.n, CROWD);
-}
-
-/* -1: a crowd. */
-static int mask_apart(masking *k)
-{
-    const ns_gram_run *r = k->r;
-    size_t almost = k->w->now;
-    for (size_t i = 0; i < k->w->now && almost == k->w->now; i++) {
-        uint32_t like = content_node(r, &r->threads[i]);
-        if (like && like != r->threads[i].node) {
-            almost = i;
-            if (mask_almost(k, r->threads[i], like) < 0)
-                return -1;
-        }
-    }
-    for (int c = NS_GRAM_STRING; c < NS_GRAM_CLASSES; c++)
-        if (mask_content(k, (enum ns_gram_class)c) < 0)
-            return -1;
-    begin(k);
-    for (size_t i = 0; i < k->w->now; i++)
-        if (i != almost && !r->g->nodes[r->threads[i].node].cls)
-            add(k, r->threads[i]);
-    return walk(k, &k->v->all, 0, k->v->all.n, CROWD);
+    walk(k, &k->v->plain[cls].rest, 0, k->v->plain[cls].rest.n);
 }
 
 void ns_grammar_mask(ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bits)
 {
     masking k = { .r = w->run, .w = w, .v = v, .bits = bits };
+    const ns_gram_run *r = w->run;
+    size_t almost = w->now;
     memset(bits, 0, v->words * sizeof *bits);
     if (w->n_levels < v->depth + 1) {
         ns_gram_level *p = realloc(w->levels, (v->depth + 1) * sizeof *p);
@@ -169,12 +141,17 @@ void ns_grammar_mask(ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bi
         w->levels = p;
         w->n_levels = v->depth + 1;
     }
-    if (mask_apart(&k) < 0) {
-        memset(bits, 0, v->words * sizeof *bits);
-        begin(&k);
-        for (size_t i = 0; i < w->now; i++)
-            add(&k, w->run->threads[i]);
-        walk(&k, &v->all, 0, v->all.n, NS_GRAM_THREADS);
+    for (size_t i = 0; i < w->now && almost == w->now; i++) {
+        uint32_t like = content_node(r, &r->threads[i]);
+        if (like && like != r->threads[i].node)
+            mask_almost(&k, r->threads[almost = i], like);
     }
+    for (int c = NS_GRAM_STRING; c < NS_GRAM_CLASSES; c++)
+        mask_content(&k, (enum ns_gram_class)c);
+    begin(&k);
+    for (size_t i = 0; i < w->now; i++)
+        if (i != almost && !r->g->nodes[r->threads[i].node].cls)
+            add(&k, r->threads[i]);
+    walk(&k, &v->all, 0, v->all.n);
     begin(&k);
 }

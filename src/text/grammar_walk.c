@@ -5,25 +5,24 @@
 
 #include "text/grammar_impl.h"
 
+static bool room(void **p, size_t *cap, size_t n, size_t size)
+{
+    if (n < *cap)
+        return true;
+    size_t want = *cap ? *cap * 2 : 256;
+    void *q = want <= UINT32_MAX ? realloc(*p, want * size) : NULL;
+    if (!q)
+        return false;
+    *p = q;
+    *cap = want;
+    return true;
+}
+
 bool ns_gram_reserve(ns_gram_run *r)
 {
-    if (r->n + 1 >= r->cap) {
-        size_t cap = r->cap ? r->cap * 2 : 256;
-        ns_gram_thread *p = realloc(r->threads, cap * sizeof *p);
-        if (!p)
-            return false;
-        r->threads = p;
-        r->cap = cap;
-    }
-    if (r->n_frames + 1 >= r->cap_frames) {
-        size_t cap = r->cap_frames ? r->cap_frames * 2 : 256;
-        ns_gram_frame *p = realloc(r->frames, cap * sizeof *p);
-        if (!p)
-            return false;
-        r->frames = p;
-        r->cap_frames = cap;
-    }
-    return true;
+    return room((void **)&r->threads, &r->cap, r->n, sizeof *r->threads) &&
+           room((void **)&r->frames, &r->cap_frames, r->n_frames, sizeof *r->frames) &&
+           room((void **)&r->links, &r->cap_links, r->n_links, sizeof *r->links);
 }
 
 static bool fits(const ns_gram_run *r, uint32_t node, uint32_t up)
@@ -45,18 +44,28 @@ static void put(ns_gram_run *r, uint32_t node, uint32_t count, uint32_t up)
     r->threads[r->n++] = (ns_gram_thread){ node, count, up };
 }
 
-/* A frame; the same one for the same call within a step. 0: memory is out. */
-static uint32_t push(ns_gram_run *r, uint32_t ret, uint32_t count, uint32_t up)
+/* The frame of a call of the rule, with a link back. *old: others called it at this byte too; 0: nothing is left to do, as one of them came
+ * from the same place, or memory is out. */
+static uint32_t push(ns_gram_run *r, uint32_t rule, ns_gram_link link, bool *old)
 {
-    for (size_t i = r->fresh; i < r->n_frames; i++)
-        if (r->frames[i].ret == ret && r->frames[i].count == count && r->frames[i].up == up)
-            return (uint32_t)i;
-    if (r->n_frames >= UINT32_MAX || !ns_gram_reserve(r)) {
+    uint32_t depth = r->frames[link.up].depth + 1;
+    size_t f = r->fresh;
+    while (f < r->n_frames && (r->frames[f].rule != rule || r->frames[f].depth != depth))
+        f++;
+    *old = f < r->n_frames;
+    for (uint32_t i = *old ? r->frames[f].links : 0; i; i = r->links[i].next)
+        if (r->links[i].ret == link.ret && r->links[i].count == link.count && r->links[i].up == link.up)
+            return 0;
+    if (!ns_gram_reserve(r)) {
         r->failed = true;
         return 0;
     }
-    r->frames[r->n_frames] = (ns_gram_frame){ ret, count, up, r->frames[up].depth + 1 };
-    return (uint32_t)r->n_frames++;
+    if (!*old)
+        r->frames[r->n_frames++] = (ns_gram_frame){ .rule = rule, .depth = depth };
+    link.next = r->frames[f].links;
+    r->links[r->n_links] = link;
+    r->frames[f].links = (uint32_t)r->n_links++;
+    return (uint32_t)f;
 }
 
 static bool may_be(const ns_gram_run *r, const ns_gram_fields *f, uint32_t i, uint32_t count, uint32_t up)
@@ -101,14 +110,41 @@ static bool some_field(const ns_gram_run *r, uint32_t fields, uint32_t count, ui
     return false;
 }
 
-/* From a node through all that consumes nothing. Only a SPLIT branches; what it branches into was joined when the grammar was made, so
- * this does not go deep. */
+static void go(ns_gram_run *r, uint32_t at, uint32_t count, uint32_t up);
+
+static void call(ns_gram_run *r, const ns_gram_node *x, uint32_t count, uint32_t up)
+{
+    const ns_grammar *g = r->g;
+    bool old = false;
+    if (g->nodes[x->next].kind != NS_GRAM_RET) /* else what it returns to returns at once */
+        up = push(r, x->a, (ns_gram_link){ .ret = x->next, .count = count, .up = up }, &old);
+    if (g->nodes[x->next].kind != NS_GRAM_RET && !up)
+        return;
+    if (!old)
+        go(r, g->entries[x->a], 0, up);
+    else if (x->a == g->space) { /* it was already done, for the others */
+        const ns_gram_link l = r->links[r->frames[up].links];
+        go(r, l.ret, l.count, l.up);
+    }
+}
+
+static void leave(ns_gram_run *r, uint32_t up)
+{
+    if (!up)
+        put(r, 0, 0, 0);
+    for (uint32_t i = r->frames[up].links; i; i = r->links[i].next) {
+        const ns_gram_link l = r->links[i]; /* the stack moves */
+        go(r, l.ret, l.count, l.up);
+    }
+}
+
+/* From a node through all that consumes nothing. What a SPLIT branches into was joined when the grammar was made, and what returns does so
+ * before a byte, so this does not go deep. */
 static void go(ns_gram_run *r, uint32_t at, uint32_t count, uint32_t up)
 {
     const ns_grammar *g = r->g;
     for (;;) {
         const ns_gram_node *x = &g->nodes[at];
-        uint32_t next = x->next;
         switch ((enum ns_gram_kind)x->kind) {
         case NS_GRAM_BYTES: case NS_GRAM_KEY:
             put(r, at, count, up);
@@ -118,18 +154,12 @@ static void go(ns_gram_run *r, uint32_t at, uint32_t count, uint32_t up)
                 go(r, g->edges[e].to, count, up);
             return;
         case NS_GRAM_CALL:
-            if (!fits(r, at, up))
-                return;
-            if (g->nodes[next].kind != NS_GRAM_RET && (up = push(r, next, count, up)) == 0)
-                return;
-            count = 0;
-            next = g->entries[x->a];
-            break;
+            if (fits(r, at, up))
+                call(r, x, count, up);
+            return;
         case NS_GRAM_RET:
-            next = up ? r->frames[up].ret : 0;
-            count = up ? r->frames[up].count : 0;
-            up = up ? r->frames[up].up : 0;
-            break;
+            leave(r, up);
+            return;
         case NS_GRAM_SET:
             count = x->a;
             break;
@@ -150,7 +180,7 @@ static void go(ns_gram_run *r, uint32_t at, uint32_t count, uint32_t up)
         case NS_GRAM_ALL:
             return;
         }
-        at = next;
+        at = x->next;
     }
 }
 
@@ -180,26 +210,40 @@ void ns_gram_step(ns_gram_run *r, size_t from, size_t to, unsigned char c)
     }
 }
 
-/* Frames that no thread needs any more go, the others move down. Without memory for it, later. */
+/* Frames and links that no thread needs any more go, the others move down. Without memory for it, later. */
 static void collect(ns_grammar_walk *w)
 {
     ns_gram_run *r = w->run;
-    uint32_t *to = calloc(r->n_frames, sizeof *to), n = 1;
-    if (!to)
+    uint32_t *to = calloc(r->n_frames, sizeof *to), n = 1, n_links = 1;
+    ns_gram_link *links = malloc(r->cap_links * sizeof *links);
+    if (!to || !links) {
+        free(to);
+        free(links);
         return;
+    }
     for (size_t i = 0; i < r->n; i++)
-        for (uint32_t f = r->threads[i].up; f && !to[f]; f = r->frames[f].up)
-            to[f] = 1;
+        to[r->threads[i].up] = 1;
+    for (size_t f = r->n_frames; f-- > 1;)
+        for (uint32_t i = to[f] ? r->frames[f].links : 0; i; i = r->links[i].next)
+            to[r->links[i].up] = 1;
+    to[0] = 0;
     for (size_t f = 1; f < r->n_frames; f++)
         if (to[f]) {
-            to[f] = n;
-            r->frames[n] = r->frames[f];
-            r->frames[n].up = to[r->frames[f].up];
-            n++;
+            ns_gram_frame x = { .rule = r->frames[f].rule, .depth = r->frames[f].depth };
+            for (uint32_t i = r->frames[f].links; i; i = r->links[i].next) {
+                links[n_links] = (ns_gram_link){ r->links[i].ret, r->links[i].count, to[r->links[i].up], x.links };
+                x.links = n_links++;
+            }
+            r->frames[n] = x;
+            to[f] = n++;
         }
     for (size_t i = 0; i < r->n; i++)
         r->threads[i].up = to[r->threads[i].up];
-    r->n_frames = w->now_frames = w->kept = n;
+    free(r->links);
+    r->links = links;
+    r->n_frames = w->now_frames = n;
+    r->n_links = w->now_links = n_links;
+    w->kept = n + n_links;
     free(to);
 }
 
@@ -214,7 +258,8 @@ ns_grammar_walk *ns_grammar_walk_new(const ns_grammar *g, ns_err *e)
     }
     r->g = g;
     r->frames[0] = (ns_gram_frame){ 0 };
-    r->n_frames = r->fresh = 1;
+    r->links[0] = (ns_gram_link){ 0 };
+    r->n_frames = r->n_links = r->fresh = 1;
     go(r, g->start, 0, 0);
     if (r->failed) {
         ns_fail(e, NS_ENOMEM, "grammar: out of memory");
@@ -223,6 +268,7 @@ ns_grammar_walk *ns_grammar_walk_new(const ns_grammar *g, ns_err *e)
     }
     w->now = r->n;
     w->now_frames = r->n_frames;
+    w->now_links = r->n_links;
     return w;
 }
 
@@ -233,6 +279,7 @@ void ns_grammar_walk_free(ns_grammar_walk *w)
     if (w->run) {
         free(w->run->threads);
         free(w->run->frames);
+        free(w->run->links);
     }
     free(w->run);
     free(w->levels);
@@ -245,7 +292,7 @@ int ns_grammar_take(ns_grammar_walk *w, const char *bytes, size_t n)
     size_t from = 0, to = w->now;
     r->failed = false;
     for (size_t i = 0; i < n && to > from && !r->failed; i++) {
-        if (r->n_frames > 2 * w->kept + 1024)
+        if (r->n_frames + r->n_links > 2 * w->kept + 1024)
             collect(w);
         ns_gram_step(r, from, to, (unsigned char)bytes[i]);
         if (from > 0) { /* only the start and the latest set are kept */
@@ -259,11 +306,13 @@ int ns_grammar_take(ns_grammar_walk *w, const char *bytes, size_t n)
     if (to == from || r->failed) {
         r->n = w->now;
         r->n_frames = w->now_frames;
+        r->n_links = w->now_links;
         return -1;
     }
     memmove(r->threads, r->threads + from, (to - from) * sizeof *r->threads);
     r->n = w->now = to - from;
     w->now_frames = r->n_frames;
+    w->now_links = r->n_links;
     return 0;
 }
 
