@@ -106,7 +106,7 @@ int ns_http_check(ns_http_reply *r, const char *path, const char *method, size_t
         return 400;
     *why = "Transfer-Encoding: only chunked is known";
     if (hd.encoding && strcasecmp(hd.encoding, "chunked") != 0)
-        return 501;
+        return 400;
     *why = "the body is larger than this server takes";
     errno = 0;
     n = hd.length ? strtoull(hd.length, NULL, 10) : 0; /* libmicrohttpd saw that it is digits */
