@@ -18,7 +18,7 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *v, int n)
+double ns_bench_median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, compare);
     return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
@@ -126,7 +126,7 @@ static int prefill(struct subject *s, json_t *out, double flops, ns_err *e)
         }
         t[k] = ns_now() - start;
     }
-    double rate = s->o->prompt / median(t, n);
+    double rate = s->o->prompt / ns_bench_median(t, n);
     /* the head runs for the last token only */
     double head = 2.0 * s->plan->hidden * s->en->model.arch->vocab_size;
     json_object_set_new(out, "prefill_tokens", json_integer(s->o->prompt));
@@ -152,7 +152,7 @@ static int decode(struct subject *s, json_t *out, double bandwidth, ns_err *e)
         t[k] = ns_now() - start;
     }
     if (rc == 0) {
-        double step = median(t, s->o->gen), bytes = step_bytes(s, (double)s->picked / s->o->gen);
+        double step = ns_bench_median(t, s->o->gen), bytes = step_bytes(s, (double)s->picked / s->o->gen);
         json_object_set_new(out, "decode_sequences", json_integer(s->o->sequences));
         json_object_set_new(out, "decode_depth", json_integer(s->o->depth));
         json_object_set_new(out, "decode_tokens_per_second", json_real(s->o->sequences / step));
@@ -255,7 +255,7 @@ static json_t *bench_switch(ns_engine *en, const ns_bench_opts *o, const char *a
         double worst = 0.0;
         for (int i = 0; i < n; i++)
             worst = t[i] > worst ? t[i] : worst;
-        out = json_pack("{s:s, s:s, s:i, s:f, s:f}", "from", a, "to", b, "depth", o->depth, "median_ms", median(t, n) * 1e3, "worst_ms",
+        out = json_pack("{s:s, s:s, s:i, s:f, s:f}", "from", a, "to", b, "depth", o->depth, "median_ms", ns_bench_median(t, n) * 1e3, "worst_ms",
                         worst * 1e3);
     }
     free(ids);
@@ -297,6 +297,14 @@ json_t *ns_bench_run(ns_engine *en, const ns_bench_opts *o, ns_err *e)
             return NULL;
         }
         json_object_set_new(report, "switch", sw);
+    }
+    if (report && o->mix) {
+        json_t *mix = ns_bench_mix(en, o, e);
+        if (!mix) {
+            json_decref(report);
+            return NULL;
+        }
+        json_object_set_new(report, "mix", mix);
     }
     return report;
 }

@@ -14,6 +14,7 @@ typedef struct ns_bench_opts {
     int sequences; /* decoded together */
     int repeats;   /* of prefill; the median counts. Decode takes the median over its steps */
     bool switches; /* also change size live, between the first two sizes */
+    bool mix;      /* also decode all sizes, `sequences` each, in one step, beside each size in one of its own */
     void (*progress)(void *ctx, const char *what); /* may be NULL */
     void *ctx;
 } ns_bench_opts;
@@ -24,6 +25,9 @@ ns_bench_opts ns_bench_defaults(void); /* prompt 512, gen 32, depth 32, 1 sequen
 json_t *ns_bench_run(ns_engine *en, const ns_bench_opts *o, ns_err *e);
 /* Every matrix product of the op table by dtype and batch, and the other kernels: {"ops": [{..}]}. */
 json_t *ns_bench_ops(ns_pool *pool, const ns_ops *ops, ns_err *e);
+/* {"sizes": [..], "sequences_each", "depth", "together_ms", "apart_ms", "ratio"}: what the mix of ns_bench_run reports. */
+json_t *ns_bench_mix(ns_engine *en, const ns_bench_opts *o, ns_err *e);
+double ns_bench_median(double *v, int n); /* sorts v */
 void ns_bench_print(const json_t *report, FILE *out);
 
 /* GB/s of reading the checkpoint's own weights, in blocks of an expert matrix's size in random order, all threads; the pages are

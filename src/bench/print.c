@@ -26,6 +26,11 @@ static void print_sizes(const json_t *report, FILE *out)
         fprintf(out, "\nlive change %s <-> %s after %d tokens, cache kept: median %.3f ms, worst %.3f ms\n",
                 json_string_value(json_object_get(sw, "from")), json_string_value(json_object_get(sw, "to")), (int)num(sw, "depth"),
                 num(sw, "median_ms"), num(sw, "worst_ms"));
+    const json_t *mix = json_object_get(report, "mix");
+    if (mix)
+        fprintf(out, "\n%d sizes, %d sequences each: %.2f ms in one step, %.2f ms size by size: %.2f times\n",
+                (int)json_array_size(json_object_get(mix, "sizes")), (int)num(mix, "sequences_each"), num(mix, "together_ms"),
+                num(mix, "apart_ms"), num(mix, "ratio"));
 }
 
 static void print_ops(const json_t *ops, FILE *out)

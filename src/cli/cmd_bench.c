@@ -16,7 +16,7 @@ typedef struct args {
     bool ops, json;
 } args;
 
-enum { KEY_JSON = NS_CLI_KEY_COMMAND, KEY_OPS, KEY_DEPTH, KEY_SEQUENCES, KEY_SWITCH };
+enum { KEY_JSON = NS_CLI_KEY_COMMAND, KEY_OPS, KEY_DEPTH, KEY_SEQUENCES, KEY_SWITCH, KEY_MIX };
 
 static const struct argp_option options[] = {
     { "size", 's', "S", 0, "A size to measure (repeat for more; default: every named size)", 0 },
@@ -26,6 +26,7 @@ static const struct argp_option options[] = {
     { "sequences", KEY_SEQUENCES, "N", 0, "Sequences decoded together (default 1)", 0 },
     { "repeat", 'r', "N", 0, "Runs of prefill; the median counts (default 3)", 0 },
     { "switch", KEY_SWITCH, NULL, 0, "Also time live changes between the first two sizes", 0 },
+    { "mix", KEY_MIX, NULL, 0, "Also decode all sizes in one step, beside size by size", 0 },
     { "ops", KEY_OPS, NULL, 0, "The kernels one by one; needs no checkpoint", 0 },
     { "json", KEY_JSON, NULL, 0, "The report as JSON", 0 },
     { 0 }
@@ -56,6 +57,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_DEPTH: a->o.depth = (int)ns_cli_int(s, "--depth", arg, 0, 1 << 20); return 0;
     case KEY_SEQUENCES: a->o.sequences = (int)ns_cli_int(s, "--sequences", arg, 1, NS_STEP_TOKENS); return 0;
     case KEY_SWITCH: a->o.switches = true; return 0;
+    case KEY_MIX: a->o.mix = true; return 0;
     case KEY_OPS: a->ops = true; return 0;
     case KEY_JSON: a->json = true; return 0;
     case ARGP_KEY_ARG: ns_cli_positional(s, &a->path, arg); return 0;

@@ -19,10 +19,14 @@ typedef struct ns_acts {
     int m;
     ns_segs cols; /* total columns live; for a prefix, one segment {0, n} */
     void *packed[NS_NVFP4 + 1];
+    struct ns_acts *joint; /* a set of several sizes' vectors that these are among, from the place `base` on; see products.c */
+    int base;
 } ns_acts;
 
 ns_acts ns_acts_of(const float *x, size_t ldx, int m, int cols);
 ns_acts ns_acts_of_segs(const float *x, size_t ldx, int m, const ns_segs *cols);
+ns_seg ns_acts_seg(const ns_acts *a, int s); /* column segment s < cols.n */
+void ns_acts_pack(const ns_model *m, ns_scratch *s, ns_acts *a, ns_dtype t);
 
 /* y_i = W[rows, cols] x_i (+ bias), y [m, rows live] with rows ldy apart. */
 typedef struct ns_product {
@@ -35,10 +39,11 @@ typedef struct ns_product {
     float *y;
     size_t ldy;
     const float *bias;   /* indexed like the live rows; may be NULL */
+    bool joint;          /* its vectors are met as part of x->joint; ns_products_run says so */
 } ns_product;
 
 /* All products at once, sharing the threads; the result does not depend on how many there are. With `shared`, several products may have the
- * same matrix: the rows that they have in common are then read from memory once, and used by one after the other from the cache. */
+ * same matrix: what of it they have in common is then read, and decoded, once for all their vectors. */
 void ns_products_run(const ns_model *m, ns_scratch *s, ns_product *p, int n, bool shared);
 /* f(ctx, i) for i in 0..n-1 over the threads. */
 void ns_parallel(const ns_model *m, int n, ns_task_fn *fn, void *ctx);

@@ -102,6 +102,35 @@ static const ns_ops *reference_of(const ns_ops *o)
     return is_act8(o) ? ns_ops_find_act8(NS_RUNG_REF) : ns_ops_find(NS_RUNG_REF);
 }
 
+/* Vectors of n columns against the first n of a longer matrix are the same vectors with zeros behind against all of it, bit for bit. */
+static void check_zeros_behind(const ns_ops *o, ns_dtype t, int rows, int cols, int n, int m, uint64_t seed)
+{
+    ns_rng r;
+    ns_rng_init(&r, seed);
+    struct stored s = make_mat(&r, t, rows, cols);
+    float *x = randoms(&r, (size_t)m * (size_t)cols, 1.0), *y[2];
+    for (int i = 0; i < m; i++)
+        memset(x + (size_t)i * (size_t)cols + n, 0, (size_t)(cols - n) * sizeof *x);
+    for (int k = 0; k < 2; k++) {
+        int live = k ? cols : n;
+        ns_mat view = ns_mat_view(&s.m, 0, rows, 0, live);
+        size_t bytes = o->act_bytes(t, live);
+        char *packed = ns_alloc_aligned((size_t)m * bytes);
+        for (int i = 0; i < m; i++)
+            o->act_pack(t, x + (size_t)i * (size_t)cols, live, packed + (size_t)i * bytes);
+        y[k] = calloc((size_t)m * (size_t)rows, sizeof **y);
+        o->matmul(&view, 0, rows, packed, NULL, m, y[k], (size_t)rows, false);
+        free(packed);
+    }
+    if (memcmp(y[0], y[1], (size_t)m * (size_t)rows * sizeof **y) != 0)
+        fail_msg("%s: %s: %d vectors of %d of %d columns differ with zeros behind them", o->name, ns_dtype_name(t), m, n, cols);
+    free(y[0]);
+    free(y[1]);
+    free(x);
+    free(s.data);
+    free(s.scale);
+}
+
 static void check_matmul(const ns_ops *o, ns_dtype t, int rows, int cols, int m, bool add, bool indexed, uint64_t seed)
 {
     const ns_ops *ref = reference_of(o);
@@ -165,6 +194,19 @@ static void matmul_matches(void **state)
                     check_matmul(o, types[t], rows, n, ms[k], k % 2 == 0, k % 3 == 0, t * 1000 + c * 10 + k);
             }
     check_matmul(o, NS_NVFP4, 600, 1856, 9, false, false, 1); /* more rows than the decoding scratch holds */
+}
+
+static void zeros_behind_do_not_matter(void **state)
+{
+    const ns_ops *o = *state;
+    static const ns_dtype types[] = { NS_F32, NS_F16, NS_BF16, NS_F8_E4M3, NS_NVFP4 };
+    static const int live[] = { 16, 48, 128, 144, 256, 384, 400, 1024, 1120, 1920 }, longer[] = { 272, 640, 1040, 1856, 2688 };
+    static const int ms[] = { 1, 2, 3, 5, 8, 17 };
+    for (size_t t = 0; t < 5; t++)
+        for (size_t i = 0; i < 10; i++)
+            for (size_t j = 0; j < 5; j++)
+                if (live[i] < longer[j])
+                    check_zeros_behind(o, types[t], 9, longer[j], live[i], ms[(i + j) % 6], t * 100 + i * 10 + j);
 }
 
 /* A vector's product has the same bits alone and in company: what a request gets does not depend on the batch it is in. */
@@ -474,11 +516,12 @@ int main(void)
     size_t n = 0;
 #define ADD(rung)                                                                                                              \
     if (ns_ops_find(NS_RUNG_##rung)) {                                                                                         \
-        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, magnitudes_matter_not,             \
-                                   gemm_matches, elementwise_match, codes_widen_alike, recurrences_match };                    \
-        const char *names[] = { #rung " matmul", #rung " company", #rung " NaN", #rung " magnitudes", #rung " gemm",          \
-                                #rung " elementwise", #rung " codes", #rung " recurrences" };                                  \
-        for (size_t i = 0; i < 8; i++)                                                                                         \
+        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, zeros_behind_do_not_matter, nan_propagates,        \
+                                   magnitudes_matter_not, gemm_matches, elementwise_match, codes_widen_alike,                  \
+                                   recurrences_match };                                                                        \
+        const char *names[] = { #rung " matmul", #rung " company", #rung " zeros", #rung " NaN", #rung " magnitudes",          \
+                                #rung " gemm", #rung " elementwise", #rung " codes", #rung " recurrences" };                   \
+        for (size_t i = 0; i < 9; i++)                                                                                         \
             tests[n++] = (struct CMUnitTest){ names[i], f[i], SETUP_##rung, NULL, NULL };                                      \
     } else                                                                                                                     \
         printf("skipped: this machine has no %s\n", #rung);
@@ -488,9 +531,9 @@ int main(void)
     ADD(AVX512)
     tests[n++] = (struct CMUnitTest){ "8-bit activations in the reference", act8_rounds, NULL, NULL, NULL };
     if (ns_ops_find_act8(NS_RUNG_AVX512)) {
-        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, nan_propagates, magnitudes_matter_not };
-        const char *names[] = { "8-bit matmul", "8-bit company", "8-bit NaN", "8-bit magnitudes" };
-        for (size_t i = 0; i < 4; i++)
+        CMUnitTestFunction f[] = { matmul_matches, company_does_not_matter, zeros_behind_do_not_matter, nan_propagates, magnitudes_matter_not };
+        const char *names[] = { "8-bit matmul", "8-bit company", "8-bit zeros", "8-bit NaN", "8-bit magnitudes" };
+        for (size_t i = 0; i < 5; i++)
             tests[n++] = (struct CMUnitTest){ names[i], f[i], setup_act8, NULL, NULL };
     }
     return _cmocka_run_group_tests("ops", tests, n, NULL, NULL);

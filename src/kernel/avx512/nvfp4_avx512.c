@@ -34,8 +34,7 @@ static inline __attribute__((always_inline)) __m128i load_codes(const uint8_t *p
     if (!wide) {
         __mmask64 codes = left >= NARROW ? ~(__mmask64)0 : ((__mmask64)1 << (left / 2)) - 1;
         half[0] = _mm512_maskz_loadu_epi8(codes, p);
-        __m128i b = _mm_maskz_loadu_epi8((__mmask16)((1u << (left / 16)) - 1), s);
-        return _mm_unpacklo_epi8(b, b);
+        return _mm_maskz_loadu_epi8((__mmask16)((1u << (left / 16)) - 1), s);
     }
     __m512i a = _mm512_loadu_si512(p), b;
     __m128i scales;
@@ -95,6 +94,19 @@ static inline __attribute__((always_inline)) void add_products(__m512i sum[TILE]
     }
 }
 
+/* The two lanes that a block has in a narrow part become the one that it would have in a wide one: integers, so nothing is rounded, and
+ * zeros behind the columns change no bit. */
+static inline __attribute__((always_inline)) void fold(__m512i sum[TILE][GROUP], int rows, int m)
+{
+    UNROLL
+    for (int t = 0; t < m; t++)
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            __m512i both = _mm512_add_epi32(sum[t][i], _mm512_shuffle_epi32(sum[t][i], _MM_PERM_CDAB));
+            sum[t][i] = _mm512_maskz_permutexvar_epi32(0x00ff, even_lanes(), both);
+        }
+}
+
 static inline __attribute__((always_inline)) __m512i first_sum(const char *x, size_t starts, int bits)
 {
     return bits == 8 ? _mm512_load_si512(x + starts) : _mm512_setzero_si512();
@@ -130,6 +142,8 @@ static inline __attribute__((always_inline)) void part(const ns_mat *w, int r, i
         }
         add_products(sum, wv, rows, x, at, j, m, bits);
     }
+    if (!wide)
+        fold(sum, rows, m);
     UNROLL
     for (int i = 0; i < rows; i++) {
         __m512 scale = block_scales(scales[i]);
@@ -154,6 +168,8 @@ static inline __attribute__((always_inline)) void kept_part(const char *w, bool 
         __m512i wv[2] = { _mm512_load_si512(w + (size_t)j * 64), _mm512_load_si512(w + (size_t)(n + 1 + j) * 64) };
         add_products(sum, wv, 2, x, at, j, m, bits);
     }
+    if (!wide)
+        fold(sum, 2, m);
     UNROLL
     for (int i = 0; i < 2; i++)
         add_part(acc, sum, i, _mm512_load_ps(w + (size_t)(i * (n + 1) + n) * 64), m, x, scales_at, bits);

@@ -13,7 +13,7 @@
  *
  * 128 = 2^8 / 2. Columns are taken in parts. A wide part has 256: one 32-bit lane for each of 16 blocks, in which eight vpdpwssd
  * (four vpdpbusd) add up the 16 products; then one conversion and one multiply-add with the scales. What is left over, if it is 128
- * columns or fewer, is a narrow part: two lanes for each of 8 blocks, half as many instructions.
+ * columns or fewer, is a narrow part: two lanes for each of 8 blocks, half as many instructions; in the end they become one.
  *
  * A 16-bit lane of stored codes holds columns 4j..4j+3, so four table look-ups give vectors of 16-bit weights whose columns are
  * strided by 4, and two give vectors of bytes strided by 2; wide parts first sort 32-bit lanes into even and odd ones, the halves of

@@ -74,7 +74,7 @@ static void pack16(const float *x, int cols, int top, char *o)
             for (int j = 0; j < 4; j++, o += 64)
                 _mm512_store_si512(o, v[0][j]);
             for (int i = 0; i < 16; i++)
-                ((int *)o)[i] = (e[i / 2] - top) * (1 << 23);
+                ((int *)o)[i] = i < 8 ? (e[i] - top) * (1 << 23) : 0;
             return;
         }
         pack_half(x + c + NARROW, cols - c - NARROW, low, v[1], e + 8);
@@ -131,8 +131,6 @@ static void pack8(const float *x, int cols, float to, char *o)
         }
         _mm512_store_si512(o, _mm512_sub_epi32(_mm512_setzero_si512(), sum));
         m = _mm512_div_ps(m, _mm512_set1_ps(127.0f));
-        if (n == 2) /* two lanes a block */
-            m = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), m);
         _mm512_store_ps(o + 64, m);
         o += 128;
     }
