@@ -1,9 +1,13 @@
 #include "run/load.h"
 
 /* Seconds. A change shows in the figures only when requests that came after it are served: until then nothing is concluded from them. */
-static const double settle = 1.0, calm_least = 10.0, calm_most = 160.0;
+static const double settle = 1.0, calm_least = 20.0, calm_most = 640.0;
 static const double recent = 0.3; /* weight of the newest figure */
-enum { SOON = 4 /* a step up that had to be taken back within so many times the calm before it came too early */ };
+enum {
+    GROWTH = 4, /* of the calm, by a step up that did not last, or down again by one at the full sizes */
+    SOON = 4,   /* it did not last: so many times the calm that came before it */
+    SPARE = 8,  /* while targets are met twice over, a second counts as so many */
+};
 
 void ns_load_init(ns_load *l, int n_sizes, double first_token, double token_rate)
 {
@@ -17,18 +21,23 @@ static void smooth(double *mean, double x)
         *mean = *mean > 0 ? *mean + recent * (x - *mean) : x;
 }
 
-/* What was not measured just now misses nothing: the smoothed figure may be old. */
-static bool missed(const ns_load *l, bool first_token, bool token_rate, int waiting)
+/* Are targets missed, were they `tight` times as hard? What was not measured just now misses nothing: the smoothed figure may be old. */
+static bool missed(const ns_load *l, double tight, bool first_token, bool token_rate, int waiting)
 {
-    return (l->first_token > 0 && (waiting >= l->long_queue || (first_token && l->first_token_now > l->first_token))) ||
-           (l->token_rate > 0 && token_rate && l->token_rate_now < l->token_rate);
+    return (l->first_token > 0 && (waiting * tight >= l->long_queue || (first_token && tight * l->first_token_now > l->first_token))) ||
+           (l->token_rate > 0 && token_rate && l->token_rate_now < tight * l->token_rate);
 }
 
 static void changed(ns_load *l, double now, bool up)
 {
-    l->changed = l->calm_since = now;
+    l->changed = l->calm_since = l->spare_since = now;
     l->went_up = up;
     l->first_token_now = l->token_rate_now = 0; /* those were the other sizes' */
+}
+
+static double within(double x)
+{
+    return x < calm_least ? calm_least : x > calm_most ? calm_most : x;
 }
 
 static void down(ns_load *l, double now)
@@ -37,7 +46,7 @@ static void down(ns_load *l, double now)
     if (*size == 0)
         return;
     if (l->went_up && now - l->changed < SOON * l->calm)
-        l->calm = 2 * l->calm < calm_most ? 2 * l->calm : calm_most;
+        l->calm = within(GROWTH * l->calm);
     --*size;
     changed(l, now, false);
 }
@@ -45,10 +54,13 @@ static void down(ns_load *l, double now)
 static void up(ns_load *l, double now)
 {
     int *size = l->answer < l->n_sizes - 1 ? &l->answer : &l->think;
-    if (*size == l->n_sizes - 1)
+    if (now - l->calm_since < l->calm && now - l->spare_since < within(l->calm / SPARE))
         return;
-    if (l->went_up) /* the step before this one has lasted */
-        l->calm = l->calm / 2 > calm_least ? l->calm / 2 : calm_least;
+    if (*size == l->n_sizes - 1) { /* all is full, and has been for long: forgiven */
+        l->calm = within(l->calm / GROWTH);
+        l->calm_since = l->spare_since = now;
+        return;
+    }
     ++*size;
     changed(l, now, true);
 }
@@ -59,10 +71,12 @@ void ns_load_saw(ns_load *l, double now, double first_token, double token_rate, 
         return;
     smooth(&l->first_token_now, first_token);
     smooth(&l->token_rate_now, token_rate);
-    if (missed(l, first_token > 0, token_rate > 0, waiting)) {
+    if (missed(l, 2, first_token > 0, token_rate > 0, waiting))
+        l->spare_since = now;
+    if (missed(l, 1, first_token > 0, token_rate > 0, waiting)) {
         l->calm_since = now;
         down(l, now);
-    } else if (now - l->calm_since >= l->calm && waiting == 0) {
+    } else if (waiting == 0) {
         up(l, now);
     }
 }

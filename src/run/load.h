@@ -11,10 +11,11 @@ typedef struct ns_load {
     int long_queue;                 /* so many waiting requests count as a first token that comes too late; ns_load_init: 8 */
     int think, answer;              /* sizes now */
     double calm_since;              /* when the last measurement that missed a target was, in the caller's clock */
+    double spare_since;             /* when the last one was that was not twice as good */
     double first_token_now, token_rate_now; /* smoothed; 0: nothing yet, since the sizes changed last */
     double changed;                 /* when that was */
     bool went_up;                   /* that was a step up */
-    double calm;                    /* seconds without a miss before a step up; longer after steps up that did not last */
+    double calm;                    /* seconds without a miss before a step up: longer after steps up that did not last */
 } ns_load;
 
 void ns_load_init(ns_load *l, int n_sizes, double first_token, double token_rate);
