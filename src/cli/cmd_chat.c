@@ -71,7 +71,7 @@ static int prompt_ids(chat *c, ns_ids *out, bool *thinking, ns_err *e)
     json_t *r = json_pack("{s:O, s:b}", "messages", c->messages, "add_generation_prompt", 1);
     if (r && c->answer.no_think)
         json_object_set_new(r, "enable_thinking", json_false());
-    int rc = ns_engine_render(c->en, r, &p, e);
+    int rc = ns_engine_render(c->en, r, NULL, &p, e);
     json_decref(r);
     if (rc != 0)
         return -1;

@@ -78,7 +78,7 @@ static int chat_ids(const ns_engine *en, const args *a, const char *text, size_t
     json_t *r = request(a, text, n); /* NULL for text that is not UTF-8, too */
     if (!r)
         return ns_fail(e, NS_EINVAL, "the prompt is not UTF-8 text; --raw takes any bytes");
-    int rc = ns_engine_render(en, r, &prompt, e);
+    int rc = ns_engine_render(en, r, NULL, &prompt, e);
     json_decref(r);
     if (rc != 0)
         return en->chat ? -1 : ns_err_wrap(e, "without --raw");

@@ -23,7 +23,7 @@ static int prompt(void *ctx, int i, ns_ids *out, ns_err *e)
     int index = v->todo[i], problem = index / v->o->samples;
     ns_prompt text;
     json_t *r = json_pack("{s:O, s:b, s:b}", "messages", v->t->item[problem].messages, "add_generation_prompt", 1, "enable_thinking", !v->now->off);
-    int rc = r ? ns_engine_render(v->en, r, &text, e) : ns_fail(e, NS_ENOMEM, "prompt: out of memory");
+    int rc = r ? ns_engine_render(v->en, r, NULL, &text, e) : ns_fail(e, NS_ENOMEM, "prompt: out of memory");
     json_decref(r);
     if (rc == 0) {
         size_t before = out->len;

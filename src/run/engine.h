@@ -27,8 +27,9 @@ int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to
 int ns_engine_close_text(const ns_engine *en, ns_buf *out, ns_err *e);
 /* Ids of a rendered prompt: special tokens only where the template wrote them. */
 int ns_engine_prompt_ids(const ns_engine *en, const ns_prompt *p, ns_ids *out, ns_err *e);
-/* Renders `request` (messages, tools, kwargs merged) with the checkpoint's special tokens added. */
-int ns_engine_render(const ns_engine *en, const json_t *request, ns_prompt *out, ns_err *e);
+/* Renders `request` (messages, tools, kwargs merged) with the checkpoint's special tokens added. opts NULL: the
+ * defaults. */
+int ns_engine_render(const ns_engine *en, const json_t *request, const ns_template_opts *opts, ns_prompt *out, ns_err *e);
 /* "16GiB", "800MB", "1.5G" -> bytes. */
 int ns_bytes_parse(const char *text, int64_t *out, ns_err *e);
 #endif

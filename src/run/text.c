@@ -30,7 +30,7 @@ int ns_engine_tokenize(const ns_engine *en, const char *text, size_t n, bool par
     return give(&out, ids, n_ids, e);
 }
 
-int ns_engine_render(const ns_engine *en, const json_t *request, ns_prompt *out, ns_err *e)
+int ns_engine_render(const ns_engine *en, const json_t *request, const ns_template_opts *opts, ns_prompt *out, ns_err *e)
 {
     if (!en->chat)
         return ns_fail(e, NS_EINVAL, "%s: no chat_template.jinja in this checkpoint", en->ckpt->dir);
@@ -39,7 +39,7 @@ int ns_engine_render(const ns_engine *en, const json_t *request, ns_prompt *out,
         json_decref(vars);
         return ns_fail(e, NS_EINVAL, "chat: the request must be a JSON object");
     }
-    int rc = ns_template_render(en->chat, vars, NULL, out, e);
+    int rc = ns_template_render(en->chat, vars, opts, out, e);
     json_decref(vars);
     return rc;
 }
@@ -65,7 +65,7 @@ static void template_close(const ns_engine *en, ns_buf *out)
     ns_prompt p;
     json_t *r = json_pack("{s:[{s:s, s:s}, {s:s, s:s, s:s}]}", "messages", "role", "user", "content", "what?", "role", "assistant",
                           "reasoning_content", thought, "content", answer);
-    if (r && en->chat && ns_engine_render(en, r, &p, NULL) == 0) {
+    if (r && en->chat && ns_engine_render(en, r, NULL, &p, NULL) == 0) {
         const char *from = p.text.data ? strstr(p.text.data, thought) : NULL, *end = from ? strstr(from, answer) : NULL;
         const char *mark = end ? strstr(from, "</think>") : NULL;
         if (mark && mark < end)
@@ -92,7 +92,7 @@ int ns_engine_chat(const ns_engine *en, const char *json, int **ids, size_t *n_i
     json_t *request = ns_json_parse(json, strlen(json), false, "chat request", e);
     if (!request)
         return -1;
-    int rc = ns_engine_render(en, request, &prompt, e);
+    int rc = ns_engine_render(en, request, NULL, &prompt, e);
     json_decref(request);
     if (rc != 0)
         return -1;

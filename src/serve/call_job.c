@@ -66,9 +66,7 @@ static int too_long(const ns_server *s, const ns_api_request *r, size_t tokens, 
 static int chat_ids(ns_call_job *j, const ns_server *s, const ns_api_request *r, size_t *least, ns_err *why)
 {
     ns_prompt prompt;
-    if (json_object_set_new(r->chat, "add_generation_prompt", json_true()) != 0)
-        return ns_fail(why, NS_ENOMEM, "prompt: out of memory");
-    if (ns_engine_render(s->en, r->chat, &prompt, why) != 0)
+    if (ns_server_render(s, r->chat, &prompt, why) != 0)
         return -1;
     *least = prompt.text.len / LONGEST_TOKEN;
     int rc = *least >= (size_t)s->o.sched.context ? 0 : ns_engine_prompt_ids(s->en, &prompt, &j->prompt, why);

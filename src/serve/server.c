@@ -36,6 +36,13 @@ void ns_server_log(ns_server *s, json_t *line)
     json_decref(line);
 }
 
+int ns_server_render(const ns_server *s, const json_t *chat, ns_prompt *out, ns_err *e)
+{
+    ns_template_opts o = ns_template_defaults();
+    o.trust_assistant = false;
+    return ns_engine_render(s->en, chat, &o, out, e);
+}
+
 int ns_server_named(const ns_server *s, const char *name)
 {
     for (int i = 0; i < s->en->ckpt->variants.n; i++)

@@ -56,6 +56,8 @@ int ns_status_tokenize(const ns_server *s, const char *body, size_t n, ns_buf *o
 /* ---- server.c ---- */
 
 void ns_server_refuse(ns_http_reply *reply, const ns_api_error *e);
+/* The prompt of a conversation that a stranger wrote: marks in what is said to be the assistant's stay text too. */
+int ns_server_render(const ns_server *s, const json_t *chat, ns_prompt *out, ns_err *e);
 /* Logs and releases a JSON object. */
 void ns_server_log(ns_server *s, json_t *line);
 /* Index of a named size; -1. */

@@ -134,7 +134,7 @@ static int ids_of(const ns_server *s, const json_t *j, ns_ids *out, ns_err *e)
     text = text ? text : json_object_get(j, "text");
     if (json_is_array(json_object_get(j, "messages"))) {
         ns_prompt p;
-        if (ns_engine_render(s->en, j, &p, e) != 0)
+        if (ns_server_render(s, j, &p, e) != 0)
             return -1;
         int rc = ns_engine_prompt_ids(s->en, &p, out, e);
         ns_prompt_release(&p);
