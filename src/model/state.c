@@ -126,18 +126,12 @@ size_t ns_state_rows_bytes(const ns_state *s, int n)
 /* [layer][kv head][k, v][n][head_dim], one of the two directions. */
 static void copy_rows(const ns_state *s, int from, int n, uint8_t *out, const uint8_t *in)
 {
-    size_t row = ns_state_row(s), bytes = (size_t)n * row;
+    size_t row = ns_state_row(s), bytes = (size_t)n * row, at = 0;
     for (int i = 0; i < s->arch->n_layers; i++)
-        for (int g = 0; has_kv(s, i) && g < 2 * s->arch->n_kv_heads; g++) {
+        for (int g = 0; has_kv(s, i) && g < 2 * s->arch->n_kv_heads; g++, at += bytes) {
             size_t head = (size_t)(g / 2) * (size_t)s->context + (size_t)from;
             uint8_t *cache = (g % 2 ? s->layer[i].v : s->layer[i].k) + head * row;
-            if (out) {
-                memcpy(out, cache, bytes);
-                out += bytes;
-            } else {
-                memcpy(cache, in, bytes);
-                in += bytes;
-            }
+            memcpy(out ? out + at : cache, out ? cache : in + at, bytes);
         }
 }
 
