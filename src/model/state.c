@@ -176,7 +176,7 @@ void ns_state_recurrent_in(ns_state *s, const float *parts)
 struct ns_mark {
     int len;
     size_t floats;
-    float *data; /* the recurrent parts */
+    float *data; /* [floats] */
 };
 
 ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
@@ -188,8 +188,7 @@ ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
         ns_fail(e, NS_ENOMEM, "a mark of the state: out of memory");
         return NULL;
     }
-    m->len = s->len;
-    m->floats = n;
+    *m = (ns_mark){ .len = s->len, .floats = n, .data = m->data };
     ns_state_recurrent_out(s, m->data);
     return m;
 }
