@@ -134,6 +134,7 @@ uint32_t ns_gram_tree(ns_gram_make *m, ns_gram_name *names, size_t n, uint32_t f
 /* Bodies of rules. */
 uint32_t ns_gram_string(ns_gram_make *m, uint32_t min, uint32_t max);
 uint32_t ns_gram_number(ns_gram_make *m, bool integer);
+int ns_gram_range(ns_gram_make *m, const ns_gram_rule *r, bool integer, uint32_t *entry); /* between its minimum and maximum */
 uint32_t ns_gram_blanks(ns_gram_make *m);
 uint32_t ns_gram_text(ns_gram_make *m, const char *end); /* any text up to `end`, which begins with a newline, and that */
 
@@ -142,6 +143,14 @@ uint32_t ns_gram_rule_of(ns_gram_make *m, const ns_gram_rule *from, const json_t
                          const char *sub, ...) __attribute__((format(printf, 6, 7)));
 /* A rule without context: any string, white space. */
 uint32_t ns_gram_rule_any(ns_gram_make *m, enum ns_gram_type type);
+/* grammar_schema.c: keywords of a schema, and the alternatives of a WHOLE rule. */
+bool ns_gram_held(const char *key);
+int ns_gram_check_keywords(ns_gram_make *m, const ns_gram_rule *r); /* refuses what is not held */
+int ns_gram_check_beside(ns_gram_make *m, const ns_gram_rule *r, const char *form, const char *const *may); /* beside form only `may` */
+int ns_gram_alts_room(ns_gram_make *m, uint32_t rule, size_t n);
+int ns_gram_alt_add(ns_gram_make *m, uint32_t rule, uint32_t alt);
+int ns_gram_ref(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r); /* grammar_refs.c */
+int ns_gram_all_of(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r);
 /* Refuses keywords that do not belong to an object, or are not held. */
 int ns_gram_check_object(ns_gram_make *m, const ns_gram_rule *r);
 int ns_gram_compile(ns_gram_make *m, uint32_t rule);                              /* grammar_schema.c */

@@ -10,20 +10,23 @@
 
 /* Keywords that say what is allowed. Held ones first; which of them may stand together, the forms below say. */
 static const char *const held[] = { "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "type", "properties", "required",
-    "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength", NULL };
+    "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", NULL };
 static const char *const refused[] = { "pattern", "patternProperties", "propertyNames", "minProperties", "maxProperties", "multipleOf",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "uniqueItems", "contains", "minContains", "maxContains", "not", "if",
+    "uniqueItems", "contains", "minContains", "maxContains", "not", "if",
     "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems",
     "additionalItems", "$dynamicRef", "$recursiveRef", "nullable", NULL };
 
 static const char *const type_names[] = { [NS_GRAM_T_STRING] = "string", [NS_GRAM_T_NUMBER] = "number", [NS_GRAM_T_INTEGER] = "integer",
     [NS_GRAM_T_BOOLEAN] = "boolean", [NS_GRAM_T_NULL] = "null", [NS_GRAM_T_OBJECT] = "object", [NS_GRAM_T_ARRAY] = "array" };
 
-/* Which types a keyword speaks of. */
+/* Which type a keyword speaks of; an integer is a number. */
 static const struct { const char *key; enum ns_gram_type type; } speaks_of[] = {
     { "properties", NS_GRAM_T_OBJECT }, { "required", NS_GRAM_T_OBJECT }, { "additionalProperties", NS_GRAM_T_OBJECT },
     { "items", NS_GRAM_T_ARRAY }, { "prefixItems", NS_GRAM_T_ARRAY }, { "minItems", NS_GRAM_T_ARRAY }, { "maxItems", NS_GRAM_T_ARRAY },
     { "minLength", NS_GRAM_T_STRING }, { "maxLength", NS_GRAM_T_STRING },
+    { "minimum", NS_GRAM_T_NUMBER }, { "maximum", NS_GRAM_T_NUMBER }, { "exclusiveMinimum", NS_GRAM_T_NUMBER },
+    { "exclusiveMaximum", NS_GRAM_T_NUMBER },
 };
 
 static bool among(const char *const *list, const char *key)
@@ -34,6 +37,11 @@ static bool among(const char *const *list, const char *key)
     return false;
 }
 
+bool ns_gram_held(const char *key)
+{
+    return among(held, key);
+}
+
 /* A value under which a refused keyword asks for nothing. */
 static bool idle(const char *key, const json_t *v)
 {
@@ -41,7 +49,7 @@ static bool idle(const char *key, const json_t *v)
            (json_is_true(v) && strncmp(key, "unevaluated", 11) == 0);
 }
 
-static int check_keywords(ns_gram_make *m, const ns_gram_rule *r)
+int ns_gram_check_keywords(ns_gram_make *m, const ns_gram_rule *r)
 {
     const char *key;
     json_t *v;
@@ -52,7 +60,7 @@ static int check_keywords(ns_gram_make *m, const ns_gram_rule *r)
 }
 
 /* Only keywords of `may` may stand beside `form`. */
-static int check_beside(ns_gram_make *m, const ns_gram_rule *r, const char *form, const char *const *may)
+int ns_gram_check_beside(ns_gram_make *m, const ns_gram_rule *r, const char *form, const char *const *may)
 {
     const char *key;
     json_t *v;
@@ -65,10 +73,10 @@ static int check_beside(ns_gram_make *m, const ns_gram_rule *r, const char *form
 int ns_gram_check_object(ns_gram_make *m, const ns_gram_rule *r)
 {
     static const char *const may[] = { "properties", "required", "additionalProperties", NULL };
-    return check_keywords(m, r) < 0 ? -1 : check_beside(m, r, "type", may);
+    return ns_gram_check_keywords(m, r) < 0 ? -1 : ns_gram_check_beside(m, r, "type", may);
 }
 
-static int add_alt(ns_gram_make *m, uint32_t rule, uint32_t alt)
+int ns_gram_alt_add(ns_gram_make *m, uint32_t rule, uint32_t alt)
 {
     ns_gram_rule *r = &m->rules[rule];
     if (m->failed)
@@ -77,7 +85,7 @@ static int add_alt(ns_gram_make *m, uint32_t rule, uint32_t alt)
     return 0;
 }
 
-static int room_for_alts(ns_gram_make *m, uint32_t rule, size_t n)
+int ns_gram_alts_room(ns_gram_make *m, uint32_t rule, size_t n)
 {
     uint32_t *alts = ns_arena_array(&m->arena, n + 1, sizeof *alts);
     if (!alts)
@@ -86,143 +94,19 @@ static int room_for_alts(ns_gram_make *m, uint32_t rule, size_t n)
     return 0;
 }
 
-/* One step of a JSON pointer: the part up to the next '/', with ~0 ~1 and %XX as they stand for. */
-static const json_t *pointer_step(const json_t *v, const char *p, size_t n)
-{
-    char name[512];
-    size_t len = 0;
-    for (size_t i = 0; i < n && len + 1 < sizeof name; i++) {
-        char two[3] = { 0 };
-        if (p[i] == '~' && i + 1 < n && (p[i + 1] == '0' || p[i + 1] == '1')) {
-            name[len++] = p[++i] == '0' ? '~' : '/';
-        } else if (p[i] == '%' && i + 2 < n && strspn(memcpy(two, p + i + 1, 2), "0123456789abcdefABCDEF") == 2) {
-            name[len++] = (char)strtol(two, NULL, 16);
-            i += 2;
-        } else {
-            name[len++] = p[i];
-        }
-    }
-    name[len] = '\0';
-    if (!json_is_array(v))
-        return json_object_get(v, name);
-    char *end;
-    unsigned long i = strtoul(name, &end, 10);
-    return *end || end == name ? NULL : json_array_get(v, i);
-}
-
-static const json_t *find_ref(const json_t *root, const char *ref)
-{
-    const json_t *v = root;
-    if (*ref++ != '#')
-        return NULL;
-    while (v && *ref) {
-        if (*ref++ != '/')
-            return NULL;
-        size_t n = strcspn(ref, "/");
-        v = pointer_step(v, ref, n);
-        ref += n;
-    }
-    return v;
-}
-
-static int compile_ref(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r)
-{
-    static const char *const may[] = { NULL };
-    const char *ref = json_string_value(json_object_get(r->schema, "$ref"));
-    const json_t *to = ref ? find_ref(r->root, ref) : NULL;
-    if (check_beside(m, r, "$ref", may) < 0)
-        return -1;
-    if (!ref)
-        return ns_fail(m->e, NS_EINVAL, "%s: $ref: expected a string", r->path);
-    if (!to)
-        return ns_fail(m->e, *ref == '#' ? NS_EINVAL : NS_EUNSUPPORTED, "%s: $ref \"%.200s\": %s", r->path, ref,
-                       *ref == '#' ? "there is nothing" : "only references within the schema (#/..) are supported");
-    ns_gram_rule home = *r; /* errors name the place by its address from the root */
-    home.path = ns_arena_strndup(&m->arena, r->path, strcspn(r->path, ":"));
-    home.deep = false;
-    m->failed |= !home.path;
-    if (m->failed || room_for_alts(m, rule, 1) < 0)
-        return m->failed ? 0 : -1;
-    return add_alt(m, rule, ns_gram_rule_of(m, &home, to, r->mode, NS_GRAM_WHOLE, "%s", ref[1] ? ref + 2 : ""));
-}
-
 static int compile_any_of(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r, const char *key)
 {
     static const char *const may[] = { NULL };
     const json_t *list = json_object_get(r->schema, key);
-    if (check_beside(m, r, key, may) < 0)
+    if (ns_gram_check_beside(m, r, key, may) < 0)
         return -1;
     if (!json_is_array(list) || json_array_size(list) == 0)
         return ns_fail(m->e, NS_EINVAL, "%s: %s: expected a list that is not empty", r->path, key);
-    if (room_for_alts(m, rule, json_array_size(list)) < 0)
+    if (ns_gram_alts_room(m, rule, json_array_size(list)) < 0)
         return -1;
     for (size_t i = 0; i < json_array_size(list) && !m->failed; i++)
-        add_alt(m, rule, ns_gram_rule_of(m, r, json_array_get(list, i), r->mode, NS_GRAM_WHOLE, "%s[%zu]", key, i));
+        ns_gram_alt_add(m, rule, ns_gram_rule_of(m, r, json_array_get(list, i), r->mode, NS_GRAM_WHOLE, "%s[%zu]", key, i));
     return 0;
-}
-
-/* Puts one part of an allOf into the object that is all of them. */
-static int merge_part(ns_gram_make *m, const ns_gram_rule *r, const json_t *part, json_t *into, size_t *allowance)
-{
-    static const char *const may[] = { "type", "properties", "required", "additionalProperties", "allOf", NULL };
-    json_t *props = json_object_get(into, "properties"), *required = json_object_get(into, "required"), *v;
-    const char *key;
-    if ((*allowance)-- == 0)
-        return ns_fail(m->e, NS_EUNSUPPORTED, "%s: allOf: more than 64 parts, or parts without end", r->path);
-    const char *ref = json_string_value(json_object_get(part, "$ref"));
-    if (ref) {
-        const json_t *to = find_ref(r->root, ref);
-        if (!to)
-            return ns_fail(m->e, NS_EINVAL, "%s: allOf: $ref \"%.200s\": there is nothing in this schema", r->path, ref);
-        json_object_foreach((json_t *)(uintptr_t)part, key, v)
-            if (among(held, key) && strcmp(key, "$ref") != 0)
-                return ns_fail(m->e, NS_EUNSUPPORTED, "%s: allOf: keyword %s beside $ref is not supported", r->path, key);
-        return merge_part(m, r, to, into, allowance);
-    }
-    ns_gram_rule sub = { .schema = part, .path = r->path };
-    if (!json_is_object(part))
-        return ns_fail(m->e, NS_EUNSUPPORTED, "%s: allOf: a part is no object", r->path);
-    if (check_keywords(m, &sub) < 0 || check_beside(m, &sub, "allOf", may) < 0)
-        return ns_err_wrap(m->e, "a part of allOf");
-    const char *type = json_string_value(json_object_get(part, "type"));
-    const json_t *more = json_object_get(part, "additionalProperties");
-    if ((json_object_get(part, "type") && (!type || strcmp(type, "object") != 0)) || (more && !json_is_true(more)))
-        return ns_fail(m->e, NS_EUNSUPPORTED, "%s: allOf: only objects, with additionalProperties left open, can be put together", r->path);
-    for (size_t i = 0; i < json_array_size(json_object_get(part, "allOf")); i++)
-        if (merge_part(m, r, json_array_get(json_object_get(part, "allOf"), i), into, allowance) < 0)
-            return -1;
-    json_object_foreach(json_object_get(part, "properties"), key, v) {
-        if (json_object_get(props, key) && !json_equal(json_object_get(props, key), v))
-            return ns_fail(m->e, NS_EUNSUPPORTED, "%s: allOf: two parts describe \"%s\"", r->path, key);
-        m->failed |= json_object_set(props, key, v) < 0;
-    }
-    return json_array_extend(required, json_object_get(part, "required")) < 0 && json_object_get(part, "required")
-               ? ns_fail(m->e, NS_EINVAL, "%s: allOf: required: expected a list", r->path)
-               : 0;
-}
-
-/* One part is that part; several objects become one, their properties in the order of the parts, the schema's own last. */
-static int compile_all_of(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r)
-{
-    static const char *const may[] = { "type", "properties", "required", "additionalProperties", NULL };
-    const json_t *list = json_object_get(r->schema, "allOf");
-    bool alone = json_array_size(list) == 1 && !json_object_get(r->schema, "type") && !json_object_get(r->schema, "properties") &&
-                 !json_object_get(r->schema, "required") && !json_object_get(r->schema, "additionalProperties");
-    if (check_beside(m, r, "allOf", may) < 0)
-        return -1;
-    if (!json_is_array(list) || json_array_size(list) == 0)
-        return ns_fail(m->e, NS_EINVAL, "%s: allOf: expected a list that is not empty", r->path);
-    if (room_for_alts(m, rule, 1) < 0)
-        return -1;
-    if (alone)
-        return add_alt(m, rule, ns_gram_rule_of(m, r, json_array_get(list, 0), r->mode, NS_GRAM_WHOLE, "allOf[0]"));
-    size_t allowance = 64;
-    json_t *all = json_pack("{s:s, s:{}, s:[]}", "type", "object", "properties", "required");
-    if (!all || json_array_append_new(m->owned, all) < 0)
-        return ns_fail(m->e, NS_ENOMEM, "grammar: out of memory");
-    if (merge_part(m, r, r->schema, all, &allowance) < 0)
-        return -1;
-    return add_alt(m, rule, ns_gram_rule_of(m, r, all, r->mode, NS_GRAM_WHOLE, "%s", ""));
 }
 
 static enum ns_gram_type type_of_name(const char *name)
@@ -260,6 +144,7 @@ static int read_types(ns_gram_make *m, const ns_gram_rule *r, unsigned *types)
 
 static bool says_something(const json_t *schema, enum ns_gram_type type)
 {
+    type = type == NS_GRAM_T_INTEGER ? NS_GRAM_T_NUMBER : type;
     for (size_t i = 0; i < sizeof speaks_of / sizeof *speaks_of; i++)
         if (speaks_of[i].type == type && json_object_get(schema, speaks_of[i].key))
             return true;
@@ -269,11 +154,11 @@ static bool says_something(const json_t *schema, enum ns_gram_type type)
 static int compile_types(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r)
 {
     unsigned types;
-    if (read_types(m, r, &types) < 0 || room_for_alts(m, rule, NS_GRAM_T_ARRAY) < 0)
+    if (read_types(m, r, &types) < 0 || ns_gram_alts_room(m, rule, NS_GRAM_T_ARRAY) < 0)
         return -1;
     for (unsigned t = NS_GRAM_T_STRING; t <= NS_GRAM_T_ARRAY && !m->failed; t++)
         if (types & 1u << t)
-            add_alt(m, rule, ns_gram_rule_of(m, r, says_something(r->schema, t) ? r->schema : json_true(), r->mode, t, "%s", ""));
+            ns_gram_alt_add(m, rule, ns_gram_rule_of(m, r, says_something(r->schema, t) ? r->schema : json_true(), r->mode, t, "%s", ""));
     return 0;
 }
 
@@ -297,14 +182,14 @@ static int compile_values(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r)
     const char *form = one ? "const" : "enum";
     size_t n = one ? 1 : json_array_size(list);
     unsigned types;
-    if (check_beside(m, r, form, may) < 0 || read_types(m, r, &types) < 0)
+    if (ns_gram_check_beside(m, r, form, may) < 0 || read_types(m, r, &types) < 0)
         return -1;
     if (!one && (!json_is_array(list) || n == 0))
         return ns_fail(m->e, NS_EINVAL, "%s: enum: expected a list that is not empty", r->path);
     json_t *scalars = json_array();
     if (!scalars || json_array_append_new(m->owned, scalars) < 0)
         return ns_fail(m->e, NS_ENOMEM, "grammar: out of memory");
-    if (room_for_alts(m, rule, n + 1) < 0)
+    if (ns_gram_alts_room(m, rule, n + 1) < 0)
         return -1;
     for (size_t i = 0; i < n && !m->failed; i++) {
         const json_t *v = one ? one : json_array_get(list, i);
@@ -313,10 +198,10 @@ static int compile_values(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r)
         if (r->mode == NS_GRAM_RAW || !(json_is_object(v) || json_is_array(v)))
             m->failed |= json_array_append(scalars, (json_t *)(uintptr_t)v) < 0;
         else
-            add_alt(m, rule, ns_gram_rule_of(m, r, v, NS_GRAM_CONST, NS_GRAM_T_ENUM, "%s[%zu]", form, i));
+            ns_gram_alt_add(m, rule, ns_gram_rule_of(m, r, v, NS_GRAM_CONST, NS_GRAM_T_ENUM, "%s[%zu]", form, i));
     }
     if (json_array_size(scalars))
-        add_alt(m, rule, ns_gram_rule_of(m, r, scalars, r->mode, NS_GRAM_T_ENUM, "%s", form));
+        ns_gram_alt_add(m, rule, ns_gram_rule_of(m, r, scalars, r->mode, NS_GRAM_T_ENUM, "%s", form));
     else if (!m->rules[rule].n_alts && !m->failed)
         return ns_fail(m->e, NS_EINVAL, "%s: %s: no value is of the type asked for", r->path, form);
     return 0;
@@ -329,16 +214,16 @@ static int compile_whole(ns_gram_make *m, uint32_t rule, const ns_gram_rule *r)
         return ns_fail(m->e, NS_EUNSUPPORTED, "%s: false allows no value", r->path);
     if (!json_is_true(s) && !json_is_object(s))
         return ns_fail(m->e, NS_EINVAL, "%s: expected an object or true", r->path);
-    if (check_keywords(m, r) < 0)
+    if (ns_gram_check_keywords(m, r) < 0)
         return -1;
     if (json_object_get(s, "$ref"))
-        return compile_ref(m, rule, r);
+        return ns_gram_ref(m, rule, r);
     if (json_object_get(s, "anyOf"))
         return compile_any_of(m, rule, r, "anyOf");
     if (json_object_get(s, "oneOf"))
         return compile_any_of(m, rule, r, "oneOf");
     if (json_object_get(s, "allOf"))
-        return compile_all_of(m, rule, r);
+        return ns_gram_all_of(m, rule, r);
     if (json_object_get(s, "const") || json_object_get(s, "enum"))
         return compile_values(m, rule, r);
     return compile_types(m, rule, r);
@@ -393,6 +278,8 @@ static int compile_leaf(ns_gram_make *m, const ns_gram_rule *r, uint32_t *entry)
         *entry = ns_gram_string(m, min, max);
         return 0;
     case NS_GRAM_T_NUMBER: case NS_GRAM_T_INTEGER:
+        if (says_something(r->schema, r->type))
+            return ns_gram_range(m, r, r->type == NS_GRAM_T_INTEGER, entry);
         *entry = ns_gram_number(m, r->type == NS_GRAM_T_INTEGER);
         return 0;
     case NS_GRAM_T_BOOLEAN:

@@ -105,6 +105,40 @@ static void strings(void **state)
     check("{\"type\": \"string\", \"format\": \"date-time\"}", LIST("\"x\""), LIST("1"));
 }
 
+/* Every integer of a stretch against every pair of bounds; numbers around the bounds. */
+static void bounds(void **state)
+{
+    (void)state;
+    static const int at[] = { -1000, -120, -19, -1, 0, 1, 7, 10, 99, 345, 1000 };
+    enum { N = sizeof at / sizeof *at };
+    for (int i = 0; i < N * N; i++) {
+        int lo = at[i / N], hi = at[i % N];
+        char schema[100], text[40];
+        if (lo > hi)
+            continue;
+        snprintf(schema, sizeof schema, "{\"type\": \"integer\", \"minimum\": %d, \"exclusiveMaximum\": %d}", lo, hi + 1);
+        ns_grammar *g = compile(schema);
+        for (int x = -1100; x <= 1100; x++) {
+            snprintf(text, sizeof text, "%d", x);
+            if (allowed(g, text) != (x >= lo && x <= hi))
+                fail_msg("%s and %d", schema, x);
+        }
+        ns_grammar_free(g);
+        snprintf(schema, sizeof schema, "{\"exclusiveMinimum\": %d, \"maximum\": %d}", lo, hi);
+        g = lo < hi ? compile(schema) : NULL; /* nothing lies above 5 and not above it */
+        for (int x = -10010; g && x <= 10010; x += 7) {
+            snprintf(text, sizeof text, "%.1f", x / 10.0);
+            if (allowed(g, text) != (x > 10 * lo && x <= 10 * hi))
+                fail_msg("%s and %s", schema, text);
+        }
+        ns_grammar_free(g);
+    }
+    check("{\"type\": \"number\", \"minimum\": 0, \"maximum\": 1}", LIST("0", "0.5", "1", "1.000", "0.000000000000000000000001"),
+          LIST("1.1", "1.01", "2", "10", "-0.5", "00", "1e-1", "0."));
+    check("{\"type\": \"number\", \"exclusiveMinimum\": 0}", LIST("0.01", "1", "10.0", "999999999999999999"), LIST("0", "0.0", "-1", "0.00"));
+    check("{\"type\": \"integer\", \"maximum\": -5}", LIST("-5", "-6", "-10", "-999999999999999999"), LIST("-4", "0", "5", "-05", "-"));
+}
+
 static void given_values(void **state)
 {
     (void)state;
@@ -198,7 +232,9 @@ static void refusals(void **state)
     static const struct { const char *schema, *says; } cases[] = {
         { "{\"properties\": {\"a\": {\"type\": \"string\", \"pattern\": \"x\"}}}", "schema: properties.a: keyword pattern is not supported" },
         { "{\"pattern\": \"x\"}", "schema: keyword pattern is not supported" },
-        { "{\"type\": \"number\", \"minimum\": 0}", "schema: keyword minimum is not supported" },
+        { "{\"type\": \"number\", \"multipleOf\": 2}", "schema: keyword multipleOf is not supported" },
+        { "{\"type\": \"number\", \"minimum\": 0.5}", "schema: minimum: only whole numbers of at most 17 digits are supported" },
+        { "{\"type\": \"integer\", \"exclusiveMinimum\": 1, \"exclusiveMaximum\": 2}", "schema: no number lies between the bounds" },
         { "{\"type\": \"array\", \"uniqueItems\": true}", "schema: keyword uniqueItems is not supported" },
         { "{\"type\": \"array\", \"items\": {\"not\": {}}}", "schema: items: keyword not is not supported" },
         { "{\"anyOf\": [{\"type\": \"null\"}, {\"propertyNames\": {}}]}", "schema: anyOf[1]: keyword propertyNames is not supported" },
@@ -568,7 +604,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scalars), cmocka_unit_test(strings), cmocka_unit_test(given_values), cmocka_unit_test(arrays),
+        cmocka_unit_test(scalars), cmocka_unit_test(strings), cmocka_unit_test(bounds), cmocka_unit_test(given_values), cmocka_unit_test(arrays),
         cmocka_unit_test(objects), cmocka_unit_test(blanks), cmocka_unit_test(alternatives), cmocka_unit_test(references),
         cmocka_unit_test(refusals), cmocka_unit_test(calls), cmocka_unit_test(call_refusals), cmocka_unit_test(object_answers),
         cmocka_unit_test(masks), cmocka_unit_test(depth), cmocka_unit_test(refused_bytes), cmocka_unit_test(long_answer),
