@@ -22,7 +22,8 @@ typedef struct client {
 
 static int length(ns_rng *r)
 {
-    static const int odd[] = { 1, 2, 3, 63, 64, 65, 66, 127, 128, 129, 130, 191, 193, 448, 449, 511, 512, 513, 514, 575, 576, 577, 578, 640, 641, 1025 };
+    static const int odd[] = { 1,   2,   3,   63,  64,  65,  66,  127, 128, 129, 130, 191, 193,
+                               448, 449, 511, 512, 513, 514, 575, 576, 577, 578, 640, 641, 1025 };
     return prop_pick(r, 3) ? odd[prop_pick(r, (int)(sizeof odd / sizeof *odd))] : 1 + prop_pick(r, 300);
 }
 
@@ -81,8 +82,8 @@ static void make_requests(ns_engine *en, request *q, int n, ns_rng *r)
         q[i].o.segment = q[i].seg;
         q[i].sampling = req_greedy;
         if (prop_pick(r, 2))
-            q[i].sampling = (ns_sampling){ .temperature = 1.3, .top_p = prop_pick(r, 2) ? 1.0 : 0.9, .repetition_penalty = prop_pick(r, 2) ? 1.0 : 1.2,
-                                           .seed = ns_rng_u64(r) };
+            q[i].sampling = (ns_sampling){ .temperature = 1.3, .top_p = prop_pick(r, 2) ? 1.0 : 0.9,
+                                           .repetition_penalty = prop_pick(r, 2) ? 1.0 : 1.2, .seed = ns_rng_u64(r) };
         q[i].top = prop_pick(r, 4) ? NS_SCHED_TOP : prop_pick(r, 3) - 1;
         q[i].stop_after = prop_pick(r, 6) ? 0 : 1 + prop_pick(r, 20);
         q[i].cancel = prop_pick(r, 6) == 0;
@@ -169,8 +170,8 @@ static void any_company_with_prefixes(void **state)
     ns_sched_stats t;
     uint64_t cached = 0;
     for (int i = 0; i < 3 * rounds(); i++) {
-        run_company(req_engine, &(ns_sched_opts){ .context = CONTEXT, .parallel = i + 2, .queue = 100, .prefix_bytes = i % 2 ? 1 << 20 : 64 << 20 }, 20,
-                    (uint64_t)(200 + i), &t);
+        run_company(req_engine, &(ns_sched_opts){ .context = CONTEXT, .parallel = i + 2, .queue = 100,
+                                               .prefix_bytes = i % 2 ? 1 << 20 : 64 << 20 }, 20, (uint64_t)(200 + i), &t);
         cached += t.cached_tokens;
         assert_true(t.prefix_bytes <= t.prefix_budget);
     }

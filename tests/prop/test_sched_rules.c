@@ -38,7 +38,31 @@ static void full_queue(void **state)
         assert_string_equal(r[i].result.end, "length");
     }
     assert_int_equal(r[3].done, 0);
-    assert_true(ns_sched_about(s).wait == 0.0);
+    t = ns_sched_about(s);
+    assert_true(t.wait == 0.0);
+    assert_int_equal(t.prompt_tokens, 5 + 6 + 7);
+    assert_int_equal(t.tokens, 3 * 3);
+    assert_int_equal(t.steps, 3 * 3); /* one after the other: the prompt, and two tokens that others follow */
+    assert_int_equal(t.finished, 3);
+    assert_true(t.prefill_rate > 0.0 && t.decode_rate > 0.0 && t.first_token > 0.0);
+    ns_sched_free(s);
+}
+
+static void full_context(void **state)
+{
+    (void)state;
+    static request r[2];
+    ns_sched *s = req_sched(&(ns_sched_opts){ .context = 50 });
+    for (int i = 0; i < 2; i++) {
+        r[i] = req_plain(i ? 50 : 40, NULL, 0);
+        req_submit(s, &r[i]);
+    }
+    ns_sched_stop(s, false);
+    req_run(s);
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(r[i].result.end, "context");
+        assert_int_equal(r[i].n_got, i ? 0 : 10);
+    }
     ns_sched_free(s);
 }
 
@@ -496,6 +520,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_queue),
+        cmocka_unit_test(full_context),
         cmocka_unit_test(stop_at_once),
         cmocka_unit_test(words_in_the_middle),
         cmocka_unit_test(budget),
