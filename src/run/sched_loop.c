@@ -170,7 +170,7 @@ static void step(ns_sched *s)
 
 int ns_sched_run(ns_sched *s, ns_err *e)
 {
-    (void)e;
+    (void)e; /* what happens to a request does not stop the engine */
     while (wait_for_work(s)) {
         change_shift(s);
         if (s->n_run)
