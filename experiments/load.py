@@ -6,9 +6,10 @@
     experiments/load.py --server nestar=http://127.0.0.1:8080 --soak 3600 -o soak.json
 
 Every request is a streamed /v1/completions of --prompt random token ids, fresh ones each time so that no kept prefix helps, with --tokens to
-be made and `ignore_eos`, greedy. Servers take turns cell by cell, --rounds times; a server that is not asked is idle. What a cell gives: all
-tokens made (as the server's own `usage` counts them) over the time from the first request to the last reply; time to the first token; and
-tokens/s of one sequence between its first and last token. The client takes part of the same machine: client_cpu in the JSON says how much.
+be made, greedy, with `ignore_eos` where the server takes it. Servers take turns cell by cell, --rounds times; a server that is not asked is
+idle. What a cell gives: all tokens made (as the server's own `usage` counts them) over the time from the first request to the last reply;
+time to the first token; and tokens/s of one sequence between its first and last token. The client takes part of the same machine: client_cpu
+in the JSON says how much of a core.
 
 Both servers need room for the highest concurrency, on the same weights:
     nestar synth experiments/mid.json -o mid --dtype bf16 --nest experiments/mid_nest.json --text-dir TOKENIZER --seed 1
@@ -35,7 +36,7 @@ from load_soak import soak
 def body_of(args, draw, model):
     low, high = args.ids
     return {"model": model, "prompt": [draw.randrange(low, high) for _ in range(args.prompt)], "max_tokens": args.tokens, "temperature": 0,
-            "stream": True, "stream_options": {"include_usage": True}, **({} if args.keep_eos else {"ignore_eos": True})}  # fmt: skip
+            "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
 
 
 async def batch(server, bodies, at_once):
@@ -44,7 +45,7 @@ async def batch(server, bodies, at_once):
 
     async def worker():
         while waiting:
-            status, _, text, reply = await server.ask("POST", "/v1/completions", waiting.popleft())
+            status, _, text, reply = await server.ask("POST", "/v1/completions", waiting.popleft() | server.extra)
             usage = usage_of(text) if status == 200 else None
             if not usage or not usage["completion_tokens"] or reply.first is None:
                 raise SystemExit(f"{server.name}: status {status}: {text[-300:]!r}")
@@ -137,6 +138,9 @@ async def work(args):
     draw = random.Random(args.seed)
     out = {"date": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(), "cores": len(os.sched_getaffinity(0)),
            "load_before": os.getloadavg(), "options": {k: str(v) for k, v in vars(args).items()}}  # fmt: skip
+    for s in servers:
+        if not await s.agree(body_of(args, draw, args.model)):
+            print(f"{s.name} does not take ignore_eos: its answers may be shorter than {args.tokens} tokens\n")
     if args.soak:
         out["soak"] = await soak(args, servers[0], draw)
     else:
@@ -167,7 +171,6 @@ def main():
     )
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--keep-eos", action="store_true", help="do not send ignore_eos")
     p.add_argument("--mix", metavar="SIZE,SIZE")
     p.add_argument("--soak", type=float, metavar="SECONDS")
     p.add_argument("--workers", type=int, default=12, help="of a soak")

@@ -63,6 +63,7 @@ class Server:
         self.name = name
         self.host, _, self.port = url.removeprefix("http://").rstrip("/").rpartition(":")
         self.port, self.key = int(self.port), key
+        self.extra = {}  # what completions are asked with beside OpenAI's own parameters
 
     def encode(self, method, path, body=None):
         body = b"" if body is None else json.dumps(body).encode()
@@ -83,6 +84,14 @@ class Server:
         finally:
             reply.transport.abort()
         return *reply.parts(), reply
+
+    async def agree(self, body):
+        """Answers of full length, where the server takes `ignore_eos` (llama.cpp, vLLM). False: it does not, and an answer ends where it ends."""
+        self.extra = {"ignore_eos": True}
+        status, _, text, _ = await self.ask("POST", "/v1/completions", body | self.extra)
+        if status == 400 and b"ignore_eos" in text:
+            self.extra = {}
+        return bool(self.extra)
 
     def pid(self):
         """The process that listens on the port, from /proc; None where it is not this machine's or another user's."""

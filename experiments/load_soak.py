@@ -31,7 +31,7 @@ class Soak:
 
     def fault(self, what):
         self.count["fault"] += 1
-        if len(self.faults) < 50:
+        if len(self.faults) < 50:  # enough to see what it is
             self.faults.append(f"{time.time() - self.begun:.0f} s: {what}")
 
     def request(self):
@@ -47,7 +47,7 @@ class Soak:
             "seed": d.randrange(1000),
         }
         if d.random() < 0.5:
-            return "/v1/completions", body | {"prompt": ids, "ignore_eos": True}
+            return "/v1/completions", body | {"prompt": ids, **self.server.extra}
         words = [{"role": "user", "content": "".join(d.choice("0123456789 +-*=abcdefgh") for _ in range(max(1, n // 2)))}]
         body |= {"messages": words, "max_tokens": max(1, body["max_tokens"] // 2), "chat_template_kwargs": {"enable_thinking": d.random() < 0.5}}
         extra = d.random()
@@ -120,13 +120,8 @@ class Soak:
         """A greedy answer that is asked again and again: it must not change."""
         model, k = key
         d = random.Random(k)
-        body = {
-            "model": model,
-            "prompt": [d.randrange(*self.args.ids) for _ in range(4 + 29 * k)],
-            "max_tokens": 24,
-            "temperature": 0,
-            "ignore_eos": True,
-        }
+        ids = [d.randrange(*self.args.ids) for _ in range(4 + 29 * k)]
+        body = {"model": model, "prompt": ids, "max_tokens": 24, "temperature": 0} | self.server.extra
         status, _, text, _ = await self.server.ask("POST", "/v1/completions", body)
         if status == 429 and key in self.known:
             return
@@ -229,7 +224,7 @@ async def soak(args, server, draw):
         d, t = r["descriptors"], r["threads"]
         print(f"| descriptors, threads: highest; at rest | {d['highest']}, {t['highest']}; {r['at_rest']['fds']}, {r['at_rest']['Threads']} |")
     print(f"| running, waiting at rest | {r['status_at_rest'].get('running')}, {r['status_at_rest'].get('waiting')} |")
-    print(f"| faults | {len(r['faults'])} |")
+    print(f"| faults | {r['counts'].get('fault', 0)} |")
     for f in r["faults"][:20]:
         print(f"\n- {f}")
     return r

@@ -22,7 +22,6 @@ import tempfile
 ASK = [{"role": "user", "content": "Start with 25. Add 2. Subtract 7. Multiply by 3. Add 6."}]
 PLAIN = {"chat_template_kwargs": {"enable_thinking": False}}
 TOOL = {"type": "function", "function": {"name": "clock", "description": "The time", "parameters": {"type": "object", "properties": {}}}}
-SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 
 TASK = """task: problems
 dataset_path: json
@@ -62,10 +61,10 @@ def hub(args):
         r = client.chat_completion(ASK, n=2, seed=3, logprobs=True, top_logprobs=2, **common | {"temperature": 1, "max_tokens": 8})
         assert [c.index for c in r.choices] == [0, 1] and all(t.logprob <= 1e-6 for c in r.choices for t in c.logprobs.content), r
 
-    def schema():
-        shape = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA, "strict": True}}
-        said = client.chat_completion(ASK, response_format=shape, **common).choices[0].message.content
-        assert isinstance(json.loads(said)["ok"], bool), said
+    def json_object():  # a schema it rewrites to the dialect of another server
+        r = client.chat_completion(ASK, response_format={"type": "json_object"}, **common).choices[0]
+        assert r.message.content.lstrip().startswith("{"), r
+        assert r.finish_reason == "length" or isinstance(json.loads(r.message.content), dict), r
 
     def tools():
         r = client.chat_completion(ASK, tools=[TOOL], tool_choice="required", **common | {"max_tokens": 200}).choices[0]
@@ -89,7 +88,7 @@ def hub(args):
     def no_openai():
         assert "openai" not in sys.modules, "huggingface_hub loaded the official client"
 
-    return [chat, stream, choices_and_logprobs, schema, *([tools] if args.tools else []), errors, at_once, no_openai]
+    return [chat, stream, choices_and_logprobs, json_object, *([tools] if args.tools else []), errors, at_once, no_openai]
 
 
 def harness(args):
