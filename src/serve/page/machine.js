@@ -63,7 +63,7 @@ function show(s) {
   const row = (tag, cells) => make("tr", "", ...cells.map(c => make(tag, "", c)));
   $("table").replaceChildren(make("thead", "", row("th", ["size", "active", "read a token", "tokens/s"])),
     make("tbody", "", ...sizes.map(z => row("td", [z.name, params(z.params_active), bytes(z.active_bytes), z.decode_rate ? z.decode_rate.toFixed(1) : "–"]))));
-  plot(sizes.filter(z => z.decode_rate > 0));
+  plot(sizes.filter(z => z.decode_rate * z.params_active > 0));
 }
 
 // Between lines 1, 2 or 5 times a power of ten, so that there are at most four up to `max`.
@@ -74,7 +74,7 @@ function step(max) {
 
 // The machine's frontier: measured tokens/s over active parameters, both from zero.
 function plot(points) {
-  $("plot-title").textContent = points.length ? "Tokens/s of one answer over active parameters, as measured here." : "Speeds appear here as sizes are used.";
+  $("plot-title").textContent = points.length ? "Tokens/s of one answer over active parameters, as measured here." : "Speeds appear here with use.";
   $("plot").toggleAttribute("hidden", !points.length);
   $("plot").replaceChildren();
   if (!points.length)

@@ -257,8 +257,6 @@ async function send() {
   if (error)
     t.box.append(make("p", "error", error));
   say(error || "");
-  if (follow)
-    toEnd();
   if (t.raw) // into the conversation that it was asked in, which may be over
     mine.push({ role: "user", content: text }, { role: "assistant", content: t.raw });
   else if (mine == conversation && !$("text").value)
@@ -266,6 +264,8 @@ async function send() {
   running = null;
   abort.abort(); // what is left of the stream
   busy(false);
+  if (follow)
+    toEnd();
 }
 
 function busy(on) {
