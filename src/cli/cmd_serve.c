@@ -65,7 +65,7 @@ static const char doc[] =
     "  nestar serve nano/\n"
     "  nestar serve nano/ --ctx 32768 --parallel 4 --target-first-token 2\n"
     "  nestar serve nano/ --host 0.0.0.0 --api-key-file keys.txt --cert cert.pem --cert-key key.pem\n"
-    "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"model\": \"12B\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
+    "  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{\"model\": \"12B\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
 
 static bool is_loopback(const char *host)
 {
@@ -132,12 +132,20 @@ static void block_signals(sigset_t *set)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* The service manager, if there is one; what it does not hear is no reason to stop. */
+static void tell(const char *text)
+{
+    ns_err e = { 0 };
+    if (ns_notify(getenv("NOTIFY_SOCKET"), text, &e) != 0)
+        fprintf(stderr, "nestar serve: %s\n", e.msg);
+}
+
 /* Until a signal; then what runs has `drain` seconds, or until a second signal. */
 static void serve(ns_server *s, const sigset_t *set, double drain)
 {
     int sig;
     sigwait(set, &sig);
-    ns_notify("STOPPING=1");
+    tell("STOPPING=1");
     ns_server_drain(s);
     fprintf(stderr, "nestar serve: stopping; %d requests have %.0f s\n", ns_server_busy(s), drain);
     for (double end = ns_now() + drain; ns_server_busy(s) > 0 && ns_now() < end;)
@@ -189,7 +197,7 @@ static int run(args *a, ns_err *e)
         goto out;
     fprintf(stderr, "nestar serve: %s at http%s://%s:%d, ready after %.2f s\n", a->o.model, a->cert ? "s" : "", a->o.http.host, ns_server_port(s),
             ns_now() - start);
-    ns_notify("READY=1");
+    tell("READY=1");
     serve(s, &set, a->drain);
     rc = 0;
 out:

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -165,6 +166,7 @@ static bool other_get(ns_server *s, const ns_http_request *h, ns_http_reply *rep
         ns_http_header(reply, "Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'");
         ns_http_header(reply, "X-Content-Type-Options", "nosniff");
         ns_http_header(reply, "Referrer-Policy", "no-referrer");
+        ns_http_header(reply, "Cache-Control", "no-cache");
         ns_http_send(reply, 200, type, (const char *)data, n);
         return true;
     }
@@ -190,6 +192,13 @@ static const struct route {
     { "GET", "/ready", ready },
 };
 
+/* Anything else a page of another site could make a browser send here without being asked. */
+static bool is_json(const char *type)
+{
+    size_t n = strlen("application/json");
+    return strncasecmp(type, "application/json", n) == 0 && (type[n] == '\0' || type[n] == ';' || type[n] == ' ');
+}
+
 static void handle(void *ctx, const ns_http_request *h, ns_http_reply *reply)
 {
     ns_server *s = ctx;
@@ -198,6 +207,11 @@ static void handle(void *ctx, const ns_http_request *h, ns_http_reply *reply)
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (strcmp(h->path, routes[i].path) != 0)
             continue;
+        if (strcmp(method, routes[i].method) == 0 && strcmp(method, "POST") == 0 && !is_json(h->type)) {
+            ns_api_fail(&e, 415, NULL, NULL, "expected Content-Type: application/json");
+            ns_server_refuse(reply, &e);
+            return;
+        }
         if (strcmp(method, routes[i].method) == 0) {
             routes[i].run(s, h, reply);
             return;
