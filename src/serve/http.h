@@ -42,7 +42,7 @@ void ns_http_stop(ns_http *h);    /* closes all, not from a callback; replies st
 void ns_http_free(ns_http *h);
 
 /* All of these from any thread. `gone` of a reply is called at most once, when the client went before the reply was finished: on a thread
- * of the server's, or inside ns_http_on_gone where that comes too late. Finishing a reply waits for a `gone` that is running, so that its
+ * of the server's, where it must not wait, or inside ns_http_on_gone where that comes too late. Finishing a reply waits for a `gone` that is running, so that its
  * ctx may be freed afterwards: do not finish with a lock held that `gone` takes. */
 void ns_http_on_gone(ns_http_reply *r, void (*gone)(void *ctx), void *ctx);
 /* A header for the reply, before it is sent; the texts are copied. */

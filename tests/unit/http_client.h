@@ -125,7 +125,7 @@ static inline bool ends_with(const char *s, const char *end)
 
 /* ---- the server to be tried ---- */
 
-/* /echo answers at once with what it was asked, /later from another thread, /keep leaves the reply to the test. */
+/* /echo answers at once with what it was asked, /later from another thread, /ticks as a stream from one, /keep leaves the reply to the test. */
 typedef struct site {
     ns_http *h;
     int port;
@@ -156,14 +156,45 @@ static inline void *site_later(void *reply)
     return NULL;
 }
 
+/* A stream of three events; what `gone` works on is freed as soon as the reply is finished. */
+typedef struct ticks {
+    ns_http_reply *reply;
+    atomic_bool gone;
+} ticks;
+
+static inline void ticks_gone(void *ctx)
+{
+    ticks *t = ctx;
+    atomic_store(&t->gone, true);
+    wait_ms(1);
+    if (!atomic_load(&t->gone))
+        abort();
+}
+
+static inline void *ticks_run(void *ctx)
+{
+    ticks *t = ctx;
+    ns_http_on_gone(t->reply, ticks_gone, t);
+    ns_http_stream(t->reply, 200, "text/event-stream");
+    for (int i = 0; i < 3 && !atomic_load(&t->gone) && ns_http_write(t->reply, "data: x\n\n", 9) == 0; i++)
+        wait_ms(2);
+    ns_http_end(t->reply);
+    atomic_store(&t->gone, false);
+    free(t);
+    return NULL;
+}
+
 static inline void site_handle(void *ctx, const ns_http_request *q, ns_http_reply *reply)
 {
     site *s = ctx;
     ns_buf b = { 0 };
     atomic_fetch_add(&s->handled, 1);
-    if (strcmp(q->path, "/later") == 0) {
+    if (strcmp(q->path, "/later") == 0 || strcmp(q->path, "/ticks") == 0) {
         int i = atomic_fetch_add(&s->n_threads, 1);
-        if (i >= (int)(sizeof s->thread / sizeof *s->thread) || pthread_create(&s->thread[i], NULL, site_later, reply) != 0)
+        ticks *t = q->path[1] == 't' ? calloc(1, sizeof *t) : NULL;
+        if (t)
+            t->reply = reply;
+        if (i >= (int)(sizeof s->thread / sizeof *s->thread) || pthread_create(&s->thread[i], NULL, t ? ticks_run : site_later, t ? (void *)t : reply) != 0)
             abort();
         return;
     }

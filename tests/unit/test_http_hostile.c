@@ -481,17 +481,18 @@ static void *storm(void *ctx)
 {
     site *s = ctx;
     static const char *const q[] = { "GET /later HTTP/1.1\r\nHost: a\r\n\r\n", "POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab",
-                                     "GET /echo HTTP/1.1\r\nHost: a\r\n\r\nGET /later HTTP/1.1\r\nHost: a\r\n\r\n" };
+                                     "GET /echo HTTP/1.1\r\nHost: a\r\n\r\nGET /later HTTP/1.1\r\nHost: a\r\n\r\n",
+                                     "GET /ticks HTTP/1.1\r\nHost: a\r\n\r\nGET /ticks HTTP/1.1\r\nHost: a\r\n\r\n" };
     for (int i = 0; i < 100; i++) {
         int fd = dial_from(s->port, 0);
         if (fd < 0)
             continue;
-        put(fd, q[i % 3]);
+        put(fd, q[i % 4]);
         if (i % 5 == 0)
             shutdown(fd, SHUT_WR);
-        if (i % 4)
+        if (i % 7)
             wait_ms(i % 9);
-        if (i % 2)
+        if (i % 3 == 0)
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
         close(fd);
     }
