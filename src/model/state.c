@@ -126,18 +126,12 @@ size_t ns_state_rows_bytes(const ns_state *s, int n)
 /* [layer][kv head][k, v][n][head_dim], one of the two directions. */
 static void copy_rows(const ns_state *s, int from, int n, uint8_t *out, const uint8_t *in)
 {
-    size_t row = ns_state_row(s), bytes = (size_t)n * row;
+    size_t row = ns_state_row(s), bytes = (size_t)n * row, at = 0;
     for (int i = 0; i < s->arch->n_layers; i++)
-        for (int g = 0; has_kv(s, i) && g < 2 * s->arch->n_kv_heads; g++) {
+        for (int g = 0; has_kv(s, i) && g < 2 * s->arch->n_kv_heads; g++, at += bytes) {
             size_t head = (size_t)(g / 2) * (size_t)s->context + (size_t)from;
             uint8_t *cache = (g % 2 ? s->layer[i].v : s->layer[i].k) + head * row;
-            if (out) {
-                memcpy(out, cache, bytes);
-                out += bytes;
-            } else {
-                memcpy(cache, in, bytes);
-                in += bytes;
-            }
+            memcpy(out ? out + at : cache, out ? cache : in + at, bytes);
         }
 }
 
@@ -182,7 +176,7 @@ void ns_state_recurrent_in(ns_state *s, const float *parts)
 struct ns_mark {
     int len;
     size_t floats;
-    float *data; /* the recurrent parts */
+    float *data; /* [floats] */
 };
 
 ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
@@ -194,8 +188,7 @@ ns_mark *ns_state_mark(const ns_state *s, ns_err *e)
         ns_fail(e, NS_ENOMEM, "a mark of the state: out of memory");
         return NULL;
     }
-    m->len = s->len;
-    m->floats = n;
+    *m = (ns_mark){ .len = s->len, .floats = n, .data = m->data };
     ns_state_recurrent_out(s, m->data);
     return m;
 }
