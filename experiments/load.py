@@ -90,8 +90,9 @@ async def throughput(args, servers, draw):
     print("| at once | server | tok/s in all (lowest to highest) | first token p50, p95 | tok/s of one | tokens a request |")
     print("|---|---|---|---|---|---|")
     for x in cells:
-        print(f"| {x['concurrency']} | {x['server']} | {x['rate']:.1f} ({x['lowest']:.1f} to {x['highest']:.1f}) | "
-              f"{x['first_p50'] * 1000:.0f} ms, {x['first_p95'] * 1000:.0f} ms | {x['one_sequence']:.1f} | {x['tokens_per_request']:.0f} |")  # fmt: skip
+        first = f"{x['first_p50'] * 1000:.0f} ms, {x['first_p95'] * 1000:.0f} ms"
+        print(f"| {x['concurrency']} | {x['server']} | {x['rate']:.1f} ({x['lowest']:.1f} to {x['highest']:.1f}) | {first} | "
+              f"{x['one_sequence']:.1f} | {x['tokens_per_request']:.0f} |")  # fmt: skip
     for c in args.concurrency if len(servers) == 2 else []:
         a, b = (runs[c, s.name] for s in servers)
         ratios = [x["rate"] / y["rate"] for x, y in zip(a, b, strict=True)]
