@@ -75,7 +75,7 @@ def summary(runs):
     return {"rate": statistics.median(rates), "lowest": min(rates), "highest": max(rates), "requests": len(replies),
             "tokens_per_request": sum(r["tokens"] for r in replies) / len(replies),
             "first_p50": quantile(first, 0.5), "first_p95": quantile(first, 0.95),
-            "one_sequence": statistics.median(r["rate"] for r in replies if r["rate"]), "client_cpu": max(run["client_cpu"] for run in runs),
+            "one_sequence": quantile([r["rate"] for r in replies if r["rate"]], 0.5), "client_cpu": max(run["client_cpu"] for run in runs),
             "runs": rates}  # fmt: skip
 
 
@@ -90,8 +90,9 @@ async def throughput(args, servers, draw):
     print("| at once | server | tok/s in all (lowest to highest) | first token p50, p95 | tok/s of one | tokens a request |")
     print("|---|---|---|---|---|---|")
     for x in cells:
-        print(f"| {x['concurrency']} | {x['server']} | {x['rate']:.1f} ({x['lowest']:.1f} to {x['highest']:.1f}) | "
-              f"{x['first_p50'] * 1000:.0f} ms, {x['first_p95'] * 1000:.0f} ms | {x['one_sequence']:.1f} | {x['tokens_per_request']:.0f} |")  # fmt: skip
+        first = f"{x['first_p50'] * 1000:.0f} ms, {x['first_p95'] * 1000:.0f} ms"
+        print(f"| {x['concurrency']} | {x['server']} | {x['rate']:.1f} ({x['lowest']:.1f} to {x['highest']:.1f}) | {first} | "
+              f"{'-' if x['one_sequence'] is None else format(x['one_sequence'], '.1f')} | {x['tokens_per_request']:.0f} |")  # fmt: skip
     for c in args.concurrency if len(servers) == 2 else []:
         a, b = (runs[c, s.name] for s in servers)
         ratios = [x["rate"] / y["rate"] for x, y in zip(a, b, strict=True)]

@@ -359,7 +359,7 @@ def completions(run):
     assert len(p.tokens) == len(p.token_logprobs) == len(p.top_logprobs) == len(p.text_offset) and "".join(p.tokens).startswith(text[:1]), p
     ids = c.create(**asked | {"prompt": [5, 6, 7, 8]})
     assert ids.usage.prompt_tokens == 4, ids.usage
-    if len(text) > 4:
+    if len(text) > 4 and "\ufffd" not in text[2:4]:
         cut = c.create(**asked, stop=text[2:4]).choices[0]
         assert cut.text == text[: text.index(text[2:4])] and cut.finish_reason == "stop", (text, cut)
 
