@@ -37,7 +37,7 @@ ns_grammar_walk *ns_grammar_walk_new(const ns_grammar *g, ns_err *e);
 void ns_grammar_walk_free(ns_grammar_walk *w);
 /* The next bytes of the answer. -1: not allowed, and the walk is as before. */
 int ns_grammar_take(ns_grammar_walk *w, const char *bytes, size_t n);
-bool ns_grammar_complete(const ns_grammar_walk *w); /* the answer may end here */
+bool ns_grammar_complete(const ns_grammar_walk *w); /* the answer may end here: beside the mask, the caller allows the end of a turn */
 /* Bit id for every token of the vocabulary whose bytes may come next; the others' bits are cleared. None where the answer is complete and
  * nothing may follow; else, over a vocabulary with every byte, there is one. */
 void ns_grammar_mask(ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bits);
