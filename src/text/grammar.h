@@ -2,8 +2,8 @@
  *   ns_grammar        what is allowed; compiled once, immutable
  *   ns_grammar_walk   where an answer is in it
  *   ns_grammar_vocab  the vocabulary as a tree of bytes, made once per tokenizer, immutable
- * JSON texts are compact or with the usual white space: after '{', '[', ',' and ':', and before '}' and ']', at most one newline and then 64
- * blanks. Strings are UTF-8 without control characters; numbers have at most 18 digits before the point, 24 behind it, and exponents to 199.
+ * JSON texts are compact or with the usual white space: at the beginning, after '{', '[', ',' and ':', and before '}' and ']', at most one
+ * newline and then 64 blanks. Strings are UTF-8 without control characters; numbers have at most 18 digits before the point, 24 behind it, and exponents to 199.
  *
  * A walk follows all readings of the answer at once: at most 256, to a depth of 128 calls (about as many nested values); what would go
  * deeper than it could be closed again is not allowed. So an answer along the masks never gets stuck. (A schema whose branches stay alike
@@ -37,7 +37,7 @@ ns_grammar_walk *ns_grammar_walk_new(const ns_grammar *g, ns_err *e);
 void ns_grammar_walk_free(ns_grammar_walk *w);
 /* The next bytes of the answer. -1: not allowed, and the walk is as before. */
 int ns_grammar_take(ns_grammar_walk *w, const char *bytes, size_t n);
-bool ns_grammar_complete(const ns_grammar_walk *w); /* the answer may end here */
+bool ns_grammar_complete(const ns_grammar_walk *w); /* the answer may end here: beside the mask, the caller allows the end of a turn */
 /* Bit id for every token of the vocabulary whose bytes may come next; the others' bits are cleared. None where the answer is complete and
  * nothing may follow; else, over a vocabulary with every byte, there is one. */
 void ns_grammar_mask(ns_grammar_walk *w, const ns_grammar_vocab *v, uint64_t *bits);

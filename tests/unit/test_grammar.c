@@ -12,7 +12,7 @@
 #include "../fuzz/byte_vocab.h"
 #include "base/json.h"
 #include "base/rng.h"
-#include "text/grammar.h"
+#include "text/grammar_impl.h" /* how much a walk keeps */
 
 static const char *const words[] = { "{\"", "\": \"", "\":", "\", \"", "\"}", "\"]", "[[", "[[[[[[[[", "[{\"", "}}", "]}", ",\n  ", "\n\n", "        ",
     "true", "null", "123", "-1", "\\u", "\\uD83D\\u", "ab", "abc", "a\"", "\xc3\xa9", "\xe6\xbc", "\xa2\"", "<tool_call>", "</parameter>", "\n</",
@@ -466,13 +466,25 @@ static void wander(const world *x, const ns_grammar *g, uint64_t seed, const cha
     "{\"type\": \"object\", \"properties\": {\"l\": {\"$ref\": \"#/$defs/n\"}, \"lo\": {\"type\": \"array\", \"minItems\": 1, \"items\": "         \
     "{\"type\": \"array\", \"minItems\": 2, \"items\": {\"$ref\": \"#/$defs/n\"}}}}, \"required\": [\"lo\"]}]}}}"
 
+/* After its null the list must go on, and two lists deeper. */
+#define DEEP_LIST                                                                                                                  \
+    "{\"$ref\": \"#/$defs/n\", \"$defs\": {\"n\": {\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"array\", \"items\": {\"$ref\": \"#/$defs/n\"}, " \
+    "\"maxItems\": 1}, {\"type\": \"array\", \"prefixItems\": [{\"type\": \"null\"}], \"minItems\": 2, \"maxItems\": 2, \"items\": "           \
+    "{\"type\": \"array\", \"minItems\": 1, \"items\": {\"type\": \"array\", \"minItems\": 1, \"items\": {\"$ref\": \"#/$defs/n\"}}}}]}}}"
+
+/* An object in which a second name needs two lists more than the first. */
+#define DEEP_NAME                                                                                                                  \
+    "{\"$ref\": \"#/$defs/n\", \"$defs\": {\"n\": {\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"array\", \"items\": {\"$ref\": \"#/$defs/n\"}}, " \
+    "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\"}, \"ab\": {\"type\": \"array\", \"minItems\": 1, \"items\": "    \
+    "{\"type\": \"array\", \"minItems\": 1, \"items\": {\"$ref\": \"#/$defs/n\"}}}}, \"additionalProperties\": false}]}}}"
+
 static const char *const schemas[] = { "true", "{\"type\": \"string\"}", "{\"type\": \"string\", \"minLength\": 3, \"maxLength\": 9}",
     "{\"type\": \"string\", \"maxLength\": 40}", "{\"type\": \"number\"}", "{\"enum\": [\"a\", \"ab\", \"abc\", 1, 12, [\"ab\"]]}",
     "{\"type\": \"array\", \"items\": {\"type\": \"string\", \"minLength\": 1}, \"minItems\": 2}",
     "{\"properties\": {\"a\": {\"type\": \"string\"}, \"abc\": {\"type\": \"integer\"}, \"\xc3\xa9\": true}, \"required\": [\"abc\"]}",
     "{\"properties\": {\"a\": {\"type\": \"string\"}, \"b\": {\"type\": \"string\", \"maxLength\": 3}}, \"additionalProperties\": false}",
     "{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"string\", \"maxLength\": 4}, {\"type\": \"object\", \"additionalProperties\": {\"type\": \"string\"}}]}",
-    CROWDED, DEEP };
+    CROWDED, DEEP, DEEP_LIST, DEEP_NAME };
 
 static void masks(void **state)
 {
@@ -490,9 +502,35 @@ static void masks(void **state)
     assert_non_null(g);
     for (int s = 0; s < seeds; s++)
         wander(*state, g, (uint64_t)s, "", 0, 25, 1);
-    wander(*state, g, 1, "<\n", 40, 40, 1);
+    static const char call[] = CALL("get_weather", ARG("city", "a</parameter\n</\n\n<b") ARG("at", "{\"x\": 1}"));
+    for (size_t n = 0; n < sizeof call; n++) { /* at every byte of a call that nearly ends too early */
+        ns_buf text = { 0 };
+        ns_buf_add(&text, call, n);
+        check_mask(*state, g, &text, 0, 1);
+        ns_buf_release(&text);
+    }
     ns_grammar_free(g);
     json_decref(tools);
+}
+
+/* At depth n, what begins with `first` can be gone on with as `rest` says; at some depths it must begin, at others not. */
+static void begins_where_it_fits(const char *schema, const char *first, const char *rest)
+{
+    ns_grammar *g = compile(schema);
+    int yes = 0, no = 0;
+    for (int n = 100; n < 128; n++) {
+        ns_grammar_walk *w = start(g);
+        for (int i = 0; i < n; i++)
+            assert_int_equal(ns_grammar_take(w, "[", 1), 0);
+        bool begun = ns_grammar_take(w, first, strlen(first)) == 0;
+        if (begun && ns_grammar_take(w, rest, strlen(rest)) < 0)
+            fail_msg("stuck at depth %d after %s", n, first);
+        yes += begun;
+        no += !begun;
+        ns_grammar_walk_free(w);
+    }
+    assert_true(yes && no);
+    ns_grammar_free(g);
 }
 
 /* As deep as it goes, every token checked near the end of the room; then out again. */
@@ -500,13 +538,16 @@ static void depth(void **state)
 {
     const world *x = *state;
     static const struct { const char *schema, *open; } cases[] = {
-        { "true", "[{" }, { "true", "{[\":c" }, { DEEP, "[{" }, { DEEP, "{[\"o:l" }, { CROWDED, "{[\"c:" }, { "{\"items\": {\"$ref\": \"#\"}}", "[" } };
+        { "true", "[{" }, { "true", "{[\":c" }, { DEEP, "[{" }, { DEEP, "{[\"o:l" }, { CROWDED, "{[\"c:" }, { DEEP_LIST, "[" }, { "{\"items\": {\"$ref\": \"#\"}}", "[" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ns_grammar *g = compile(cases[i].schema);
         for (int n = 100; n < 1000; n += 97)
             wander(x, g, (uint64_t)n, cases[i].open, n, 6, 1);
         ns_grammar_free(g);
     }
+    begins_where_it_fits(DEEP_LIST, "n", "ull,[[");
+    begins_where_it_fits(DEEP_NAME, "{\"a\":1,", "\"ab\":[[");
+    begins_where_it_fits(DEEP_NAME, "{\"ab", "\":[[");
     ns_err e = { 0 };
     ns_grammar *g = ns_grammar_object(&e);
     char text[600] = "{\"a\":";
@@ -563,6 +604,7 @@ static void long_answer(void **state)
         assert_int_equal(ns_grammar_take(w, ", [\"abc\", \"\"]", 13), 0);
     assert_int_equal(ns_grammar_take(w, "]", 1), 0);
     assert_true(ns_grammar_complete(w));
+    assert_true(w->run->cap_frames <= 4096 && w->run->cap_links <= 4096 && w->run->cap <= 4096);
     ns_grammar_walk_free(w);
     ns_grammar_free(g);
 }
