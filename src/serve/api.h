@@ -46,6 +46,7 @@ typedef struct ns_api_request {
     int max_tokens;       /* max_completion_tokens, max_tokens, max_output_tokens; 0: as the context has room (completions: 16 where not given) */
     char *stop[NS_API_STOPS];
     int n_stops;
+    bool ignore_eos;      /* go on after end-of-turn tokens; as in llama.cpp and vLLM */
     bool logprobs;
     int top_logprobs;     /* 0..20 */
     enum ns_api_format format;

@@ -67,6 +67,7 @@ static const ns_field fields[] = {
     { "min_p", NS_IN_ALL, .take = ns_take_real, .to = NS_AT(r.min_p), .lo = 0, .hi = 1 },
     { "top_k", NS_IN_ALL, .take = ns_take_int, .to = NS_AT(r.top_k), .lo = -1, .hi = INT_MAX },
     { "repetition_penalty", NS_IN_ALL, .take = ns_take_real, .to = NS_AT(r.repetition_penalty), .lo = 0.01, .hi = 100 },
+    { "ignore_eos", NS_IN_CHAT | NS_IN_COMPLETIONS, .take = ns_take_bool, .to = NS_AT(r.ignore_eos) },
     { "max_tokens", NS_IN_CHAT | NS_IN_COMPLETIONS, .take = ns_take_int, .to = NS_AT(max_tokens), .lo = 1, .hi = INT_MAX },
     { "max_completion_tokens", NS_IN_CHAT, .take = ns_take_int, .to = NS_AT(max_completion_tokens), .lo = 1, .hi = INT_MAX },
     { "max_output_tokens", NS_IN_RESPONSES, .take = ns_take_int, .to = NS_AT(max_tokens), .lo = 1, .hi = INT_MAX },

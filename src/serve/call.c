@@ -147,7 +147,7 @@ static bool pass_on(struct ns_call *c)
 static bool text_of(const struct ns_call *c, const ns_sched_token *t, ns_api_token *out)
 {
     out->thought = t->phase == NS_PHASE_THINK;
-    if (t->mark && ns_engine_is_stop(c->s->en, t->id))
+    if ((t->mark && ns_engine_is_stop(c->s->en, t->id)) || (t->put && !t->mark && !out->thought)) /* put in behind "</think>" */
         return false;
     if (t->mark && c->request.api != NS_API_COMPLETIONS) {
         out->bytes = "";

@@ -152,7 +152,8 @@ static bool has_thoughts(const ns_server *s)
 int ns_call_job_init(ns_call_job *j, const ns_server *s, const ns_api_request *r, ns_api_error *e)
 {
     *j = (ns_call_job){ 0 };
-    j->job.answer = (ns_answer_opts){ .handover = handover_of(r->handover), .max_tokens = r->max_tokens, .deadline = r->deadline_ms / 1e3 };
+    j->job.answer = (ns_answer_opts){ .handover = handover_of(r->handover), .max_tokens = r->max_tokens, .deadline = r->deadline_ms / 1e3,
+                                         .ignore_stop = r->ignore_eos };
     if (has_thoughts(s))
         j->job.answer.think_budget = !r->thinks ? NS_THINK_NONE : r->think_budget > 0 ? r->think_budget : NS_THINK_FREE;
     j->job.sampling = sampling_of(s, r);
