@@ -12,6 +12,7 @@ struct choice {
     struct ns_call *call;
     int index;
     ns_grammar_walk *walk;
+    bool lost;              /* the walk could not follow: too many readings of the schema at once */
 };
 
 struct ns_call {
@@ -52,8 +53,10 @@ static void took(void *ctx, int id)
     struct choice *c = ctx;
     const char *bytes;
     size_t n;
-    if (!ns_engine_is_stop(c->call->s->en, id) && ns_engine_token_bytes(c->call->s->en, id, &bytes, &n) == 0)
-        ns_grammar_take(c->walk, bytes, n); /* it was in the mask */
+    if (ns_engine_is_stop(c->call->s->en, id) || ns_engine_token_bytes(c->call->s->en, id, &bytes, &n) != 0)
+        return;
+    if (ns_grammar_take(c->walk, bytes, n) != 0) /* it was in the mask; see grammar.h for when that is not enough */
+        c->lost = true;
 }
 
 /* ---- the end ---- */
@@ -177,7 +180,11 @@ static bool on_token(void *ctx, const ns_sched_token *t)
     bool go_on = true;
     pthread_mutex_lock(&c->lock);
     c->tokens++;
-    if (text_of(c, t, &out)) {
+    if (ch->lost && !c->error.status)
+        ns_api_fail(&c->error, 500, NULL, "response_format", "the schema has too many readings of this answer at once");
+    if (ch->lost) {
+        go_on = false;
+    } else if (text_of(c, t, &out)) {
         out.n_top = tops_of(c, t, top, 20);
         go_on = ns_api_reply_token(c->text, ch->index, &out, &c->out);
         go_on = pass_on(c) && go_on;

@@ -136,7 +136,7 @@ static int read_grammar(ns_call_job *j, const ns_server *s, const ns_api_request
     if (!call && r->format == NS_API_TEXT)
         return 0;
     if (!s->vocab)
-        return ns_api_fail(e, 400, NULL, "response_format", "this checkpoint has no tokenizer: its answers cannot be constrained");
+        return ns_api_fail(e, 400, NULL, "response_format", "this checkpoint has no tokenizer that fits its vocabulary: answers cannot be constrained");
     if (call)
         j->grammar = ns_grammar_call(r->tools, r->tool_choice == NS_API_TOOLS_NAMED ? r->tool_name : NULL, &why);
     else

@@ -279,7 +279,9 @@ static int start(ns_server *s, ns_err *e)
     s->decode_rate = calloc((size_t)ns_engine_n_sizes(s->en), sizeof *s->decode_rate);
     if (!s->decode_rate)
         return ns_fail(e, NS_ENOMEM, "server: out of memory");
-    if (s->en->tokenizer && !(s->vocab = ns_grammar_vocab_new(s->en->tokenizer, e)))
+    /* a mask has a bit for every token of the model */
+    bool fits = s->en->tokenizer && ns_tokenizer_vocab_size(s->en->tokenizer) <= ns_engine_vocab_size(s->en);
+    if (fits && !(s->vocab = ns_grammar_vocab_new(s->en->tokenizer, e)))
         return -1;
     if ((s->o.measure && measure(s, e) != 0) || !(s->sched = ns_sched_new(s->en, &s->o.sched, e)))
         return -1;

@@ -3,7 +3,7 @@
  *   ns_grammar_walk   where an answer is in it
  *   ns_grammar_vocab  the vocabulary as a tree of bytes, made once per tokenizer, immutable
  * JSON texts are compact or with the usual white space: at the beginning, after '{', '[', ',' and ':', and before '}' and ']', at most one
- * newline and then 64 blanks. Strings are UTF-8 without control characters; numbers have at most 18 digits before the point, 24 behind it,
+ * newline and then 20 blanks. Strings are UTF-8 without control characters; numbers have at most 18 digits before the point, 24 behind it,
  * and exponents to 199.
  *
  * A walk follows all readings of the answer at once: at most 256, to a depth of 128 calls (about as many nested values); what would go

@@ -13,7 +13,7 @@ enum {
     NS_GRAM_THREADS = 256,     /* side by side; what comes later is dropped */
     NS_GRAM_BRANCHES = 100,    /* of an anyOf, with those of the anyOf in it */
     NS_GRAM_NODES = 1 << 18,   /* of one grammar, and as many edges times 4 */
-    NS_GRAM_BLANKS = 64,       /* in a row, after at most one newline */
+    NS_GRAM_BLANKS = 20,       /* in a row, after at most one newline */
     NS_GRAM_DIGITS = 18,       /* of an integer, or before the point: fits 64 bits */
     NS_GRAM_FRACTION = 24,     /* digits after the point */
 };
