@@ -197,6 +197,8 @@ ns_http_stats ns_http_about(ns_http *h)
 {
     pthread_mutex_lock(&h->lock);
     ns_http_stats s = { .connections = h->n_conns, .requests = h->requests, .refused = h->refused };
+    for (const ns_http_conn *c = h->conns; c; c = c->next)
+        s.answering += c->reply != NULL;
     pthread_mutex_unlock(&h->lock);
     return s;
 }

@@ -56,7 +56,7 @@ int ns_http_write(ns_http_reply *r, const char *p, size_t n);
 void ns_http_end(ns_http_reply *r);
 
 typedef struct ns_http_stats {
-    int connections;
+    int connections, answering; /* the latter: with a request whose reply has not gone out */
     uint64_t requests, refused;
 } ns_http_stats;
 ns_http_stats ns_http_about(ns_http *h);

@@ -339,6 +339,13 @@ int ns_server_busy(ns_server *s)
     return a.running + a.waiting;
 }
 
+/* Replies that were just finished have a second to go out. */
+static void flush(ns_server *s)
+{
+    for (double end = ns_now() + 1.0; ns_http_about(s->http).answering > 0 && ns_now() < end;)
+        nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+}
+
 void ns_server_free(ns_server *s)
 {
     if (!s)
@@ -348,8 +355,10 @@ void ns_server_free(ns_server *s)
         ns_sched_stop(s->sched, true);
         pthread_join(s->loop, NULL);
     }
-    if (s->http)
+    if (s->http) {
+        flush(s);
         ns_http_stop(s->http);
+    }
     ns_http_free(s->http);
     ns_sched_free(s->sched);
     ns_grammar_vocab_free(s->vocab);

@@ -37,7 +37,7 @@ want "help" 0 "slice" "$N" help
 want "version" 0 "^nestar [0-9]" "$N" --version
 want "unknown command" 2 "frobnicate" "$N" frobnicate
 want "help for one command" 0 "Examples:" "$N" help slice
-for c in run chat inspect slice synth score logits tokenize template bench calibrate; do
+for c in run chat serve inspect slice synth score logits tokenize template bench calibrate; do
     want "$c --help" 0 "  nestar $c " "$N" $c --help
     want "$c: unknown option" 2 "nestar $c: " "$N" $c --frobnicate
     want "$c: no argument" 2 "is missing" "$N" $c
@@ -433,6 +433,7 @@ want "synth of another vocabulary" 0 "" "$N" synth moe3.json -o moe3 --dtype f32
 cat config.json nest.json >book
 want "bench" 0 "small" "$N" bench ck -s full -s small -p 16 -n 2 -r 1
 want "bench --json" 0 '"sizes"' "$N" bench ck -s small -p 0 -n 1 --json
+want "bench --mix" 0 "2 sizes, 1 sequences each: .* times" "$N" bench ck -s full -s small -p 0 -n 2 --mix
 want "compare: a model with itself" 0 "^full  *0.000000  *0.0000 100.00 %" "$N" compare ck --data book --size full --limit 200
 want "compare: its sizes" 0 "^small  *[0-9.]*[1-9]" "$N" compare ck --data book --limit 100 --layers
 want "compare: a quantised copy" 0 '"kl"' "$N" compare ck q-fp8 --data book --limit 100 --size mid --size-a mid --json
@@ -452,5 +453,24 @@ want "score, empty text" 1 "at least two" "$N" score ck --text /dev/null
 want "score, stride over context" 2 "stride" "$N" score ck --text book --context 10 --stride 11
 want "score, missing text" 1 "nobook" "$N" score ck --text nobook
 want "score without a tokenizer" 1 "tokenizer.json" "$N" score ck3 --text book
+
+# ---------------------------------------------------------------- serve
+
+echo >nokeys
+want "serve: no checkpoint" 2 "CKPT" "$N" serve
+want "serve: everybody, without a key" 2 "api-key-file" "$N" serve ck --host 0.0.0.0
+want "serve: a certificate alone" 2 "cert-key" "$N" serve ck --cert book
+want "serve: no key in the file" 1 "nokeys" "$N" serve ck --api-key-file nokeys
+want "serve: no such file" 1 "nofile" "$N" serve ck --api-key-file nofile
+want "serve: no certificate" 1 "ertificate\|cert\|TLS" "$N" serve ck --port 0 --cert book --cert-key book
+want "serve: no such address" 1 "192.0.2.1" "$N" serve ck --host 192.0.2.1 --no-key
+"$N" serve ck --port 0 --no-measure >out 2>err </dev/null &
+server=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do grep -q "ready after" err && break; sleep 0.3; done
+said "serve: says where" "ck at http://127.0.0.1:[1-9][0-9]*, ready after" err
+kill -TERM $server
+wait $server
+check "serve: SIGTERM ends it well" $? -eq 0
+said "serve: says that it stops" "stopping" err
 
 finish
