@@ -32,7 +32,7 @@ static const struct argp_option options[] = {
     { "host", KEY_HOST, "ADDRESS", 0, "Listen here (default 127.0.0.1: this machine only)", 1 },
     { "port", KEY_PORT, "N", 0, "Port (default 8080; 0: any that is free)", 1 },
     { "api-key-file", KEY_KEYS, "FILE", 0, "Ask for a key; FILE has one a line", 1 },
-    { "no-key", KEY_NO_KEY, NULL, 0, "Listen beyond this machine without a key", 1 },
+    { "no-key", KEY_NO_KEY, NULL, 0, "Listen beyond this machine, or behind a proxy, without a key", 1 },
     { "cert", KEY_CERT, "FILE", 0, "Certificate (PEM), for TLS", 1 },
     { "cert-key", KEY_CERT_KEY, "FILE", 0, "Its key (PEM)", 1 },
     { "max-connections", KEY_CONNECTIONS, "N", 0, "Open connections at most (default 1024)", 1 },
@@ -192,6 +192,7 @@ static int run(args *a, ns_err *e)
         goto out;
     a->o.model = a->name ? a->name : folder_name(a->dir, &name);
     a->o.measure = !a->no_measure;
+    a->o.local = !a->key_file && !a->no_key;
     a->o.log = a->quiet ? NULL : print_line;
     if (!(en = ns_cli_engine_open(a->dir, &a->engine, false, e)) || !(s = ns_server_start(en, &a->o, e)))
         goto out;

@@ -346,6 +346,7 @@ int ns_call_resize(ns_server *s, const char *body, size_t n, ns_api_error *e)
     ns_err why = { 0 };
     json_t *j = ns_json_parse(body, n, false, "request", &why);
     const char *id = json_string_value(json_object_get(j, "id")), *size = json_string_value(json_object_get(j, "size"));
+    ns_sched_stats now = ns_sched_about(s->sched); /* "auto": what it means now */
     int rc = 0, found = 0;
     if (!id || !size) {
         json_decref(j);
@@ -355,7 +356,7 @@ int ns_call_resize(ns_server *s, const char *body, size_t n, ns_api_error *e)
     for (struct ns_call *c = s->calls; c; c = c->next)
         if (strcmp(c->id, id) == 0)
             for (int i = 0; i < c->n_tickets; i++, found++)
-                rc = ns_sched_resize(s->sched, c->ticket[i], size, &why) != 0 ? -1 : rc;
+                rc = ns_sched_resize(s->sched, c->ticket[i], strcmp(size, "auto") == 0 ? now.auto_answer : size, &why) != 0 ? -1 : rc;
     pthread_mutex_unlock(&s->calls_lock);
     if (!found)
         ns_api_fail(e, 404, NULL, "id", "no answer \"%s\" is being made", id);

@@ -14,7 +14,7 @@ typedef struct ns_http_request {
     const char *method, *path; /* the path without query, not decoded */
     const char *body;          /* NUL behind it */
     size_t n_body;
-    const char *type;          /* Content-Type; "" */
+    const char *type, *host;   /* Content-Type, Host; "" */
     const char *request_id;    /* of the client (X-Request-Id, printable, bounded) or made here; sent back */
 } ns_http_request;
 

@@ -216,6 +216,7 @@ static void hand_over(ns_http_reply *r, const char *path, const char *method)
 {
     ns_http *h = r->h;
     const char *type = MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, "Content-Type");
+    const char *host = MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, "Host");
     MHD_set_connection_option(r->mhd, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)h->o.idle_seconds);
     if (r->refusal) {
         refuse(r, r->refusal, r->why);
@@ -235,6 +236,7 @@ static void hand_over(ns_http_reply *r, const char *path, const char *method)
                           .body = r->in.data ? r->in.data : "",
                           .n_body = r->in.len,
                           .type = type ? type : "",
+                          .host = host ? host : "",
                           .request_id = r->id };
     h->o.handle(h->o.ctx, &q, r);
     ns_buf_release(&r->in);

@@ -199,10 +199,22 @@ static bool is_json(const char *type)
     return strncasecmp(type, "application/json", n) == 0 && (type[n] == '\0' || type[n] == ';' || type[n] == ' ');
 }
 
+static bool is_local(const char *host)
+{
+    size_t n = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    return n == 0 || (n == 9 && strncasecmp(host, "localhost", 9) == 0) || (n == 5 && strncmp(host, "[::1]", 5) == 0) ||
+           (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == n);
+}
+
 static void handle(void *ctx, const ns_http_request *h, ns_http_reply *reply)
 {
     ns_server *s = ctx;
     ns_api_error e;
+    if (s->o.local && !is_local(h->host)) {
+        ns_api_fail(&e, 421, NULL, NULL, "this server answers to localhost only, and was asked as %.100s", h->host);
+        ns_server_refuse(reply, &e);
+        return;
+    }
     const char *allowed = NULL, *method = strcmp(h->method, "HEAD") == 0 ? "GET" : h->method;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (strcmp(h->path, routes[i].path) != 0)

@@ -12,6 +12,8 @@ typedef struct ns_server_opts {
     ns_sched_opts sched;
     const char *model;     /* the name of the whole, beside those of the sizes: usually the folder's */
     const char *size;      /* what that name and a missing one stand for; NULL: "auto" */
+    bool local;            /* only under the names of this machine itself (localhost, 127.x, [::1]): else a page of another site, whose
+                            * name was made to point here, could read answers through a browser */
     bool measure;          /* time every named size before it says that it is ready */
     bool log_prompts;      /* texts of prompts and answers too */
     void *log_ctx;

@@ -229,6 +229,9 @@ static void the_size_changes_on_the_way(void **state)
     assert_true(get_until(fd, &b, "[DONE]"));
     join_stream(b.data, &text, &text, &sizes, id);
     assert_string_equal(sizes.data, "small,full,");
+    snprintf(change, sizeof change, "{\"id\": \"%s\", \"size\": \"full\"}", id); /* it is over */
+    json_decref(post(s, "/nestar/size", change, &status));
+    assert_int_equal(status, 404);
     json_decref(post(s, "/nestar/size", "{\"id\": \"cmpl-none\", \"size\": \"full\"}", &status));
     assert_int_equal(status, 404);
     close(fd);
@@ -298,6 +301,20 @@ static void refusals(void **state)
     json_decref(r);
     const char *form = ASK(ns_server_port(s), "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
     assert_int_equal(status_of(form), 415);
+    ns_server_free(s);
+}
+
+static void names(void **state)
+{
+    (void)state;
+    static const char *const own[] = { "localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8080", "[::1]:80" };
+    static const char *const others[] = { "example.org", "127.0.0.1.example.org", "localhost.example.org:80", "[::2]", "127.evil" };
+    ns_server *s = serve((ns_server_opts){ .local = true });
+    for (int i = 0; i < 10; i++) {
+        char request[200];
+        snprintf(request, sizeof request, "GET /health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", i < 5 ? own[i] : others[i - 5]);
+        assert_int_equal(status_of(ASK(ns_server_port(s), request)), i < 5 ? 200 : 421);
+    }
     ns_server_free(s);
 }
 
@@ -393,6 +410,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_the_sizes_own), cmocka_unit_test(a_stream_is_the_answer), cmocka_unit_test(the_size_changes_on_the_way),
         cmocka_unit_test(paths),                     cmocka_unit_test(refusals),               cmocka_unit_test(keys),
+        cmocka_unit_test(names),
         cmocka_unit_test(answers_keep_to_a_schema),  cmocka_unit_test(draining_lets_what_runs_end),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
