@@ -425,8 +425,9 @@ def check_narrow(p):
     p.shot("phone-top")
     p.js("document.querySelectorAll('details').forEach(d => d.open = false); toEnd()")
     p.shot("phone")
+    had = p.js("return document.querySelectorAll('#log .by').length")
     p.say("money" if p.fake else p.prompt)
-    p.until("return document.querySelectorAll('#log .by').length > 4", "the second answer")
+    p.until(f"return document.querySelectorAll('#log .by').length > {had}", "the second answer")
     p.shot("phone-running")
     p.done()
     assert p.js("return [...document.querySelectorAll('.about')].pop().getBoundingClientRect().bottom <= document.getElementById('ask').getBoundingClientRect().top"), "the end is hidden"

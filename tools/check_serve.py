@@ -405,7 +405,7 @@ def errors(run):
 def keys(run):
     if run.args.key == "none":
         raise Skip("without --key")
-    for wrong in ("wrong", run.args.key + "x", run.args.key[:-1]):
+    for wrong in ("wrong", run.args.key + "x", run.args.key[:-1] or "x"):
         try:
             run.connect(api_key=wrong).models.list()
             raise AssertionError(f"key {wrong} was taken")
