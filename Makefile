@@ -19,7 +19,7 @@ CONFIGURE = cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX='$(PREFIX)' -
 .PHONY: all deps configure demo test asan install clean
 
 all: configure
-	@cmake --build $(BUILD) -j $(JOBS) --target nestar nestar_static nestar_shared
+	@cmake --build $(BUILD) -j $(JOBS) --target product
 
 deps:
 	@sh tools/deps.sh

@@ -53,3 +53,4 @@ run slice "$model" --size small -o "$out/small"
 du -sh "$model" "$out/small" | sed "s|$here|examples/demo|"
 
 say "Next: nestar chat examples/demo/model   (/sizes lists the sizes, /size small changes while you talk)"
+say "      nestar serve examples/demo/model  (the OpenAI API and a page at http://127.0.0.1:8080)"
