@@ -44,7 +44,7 @@ class Target:
 
     def head(self, method, path, *headers, host=True):
         lines = "".join(h + "\r\n" for h in headers)
-        return f"{method} {path} HTTP/1.1\r\n{'Host: x' + chr(13) + chr(10) if host else ''}{self.key}{lines}\r\n".encode("latin-1")
+        return f"{method} {path} HTTP/1.1\r\n{'Host: localhost' + chr(13) + chr(10) if host else ''}{self.key}{lines}\r\n".encode("latin-1")
 
     def raw(self, data, wait=10, half_close=False):
         """The status of the first reply to `data`; CLOSED, or OPEN where nothing came in time."""
@@ -93,13 +93,14 @@ def text(**kw):
 
 # ---- requests that are no HTTP, or too much of it ----
 
-GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 case("a plain request", 200, lambda t: t.get("/health"))
 case("a TLS hello", (400, CLOSED, OPEN), lambda t: t.raw(bytes.fromhex("16030100c8010000c40303") + bytes(200), wait=3))
 case("HTTP/0.9", (400, 505, CLOSED), lambda t: t.raw(b"GET /health\r\n\r\n", half_close=True))
-case("HTTP/9.9", (400, 505, CLOSED), lambda t: t.raw(b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n"))
+case("HTTP/9.9", (400, 505, CLOSED), lambda t: t.raw(b"GET /health HTTP/9.9\r\nHost: localhost\r\n\r\n"))
 case("HTTP/2 without asking", (400, 404, 405, 501, 505, CLOSED), lambda t: t.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 case("no Host", 400, lambda t: t.raw(t.head("GET", "/health", host=False)))
+case("a name of another site", (200, 421), lambda t: t.raw(b"GET /health HTTP/1.1\r\nHost: example.org\r\n\r\n"))
 case("two Hosts", (400, 200), lambda t: t.raw(t.head("GET", "/health", "Host: y")))
 case("a header of 1 MiB", (431, 413, 400, CLOSED), lambda t: t.raw(t.head("GET", "/health", "X: " + "a" * (1 << 20))))
 case("20000 headers", (431, 413, 400, CLOSED), lambda t: t.raw(t.head("GET", "/health", *[f"X-{i}: {i}" for i in range(20000)])))
@@ -122,7 +123,7 @@ case("POST of models", 405, lambda t: t.post("/v1/models", {}))
 case("OPTIONS of chat", (204, 200, 405), lambda t: t.raw(t.head("OPTIONS", CHAT, "Content-Length: 0")))
 case("HEAD of health", (200, 405), lambda t: t.raw(t.head("HEAD", "/health")))
 case("a method of 64 KiB", (400, 405, 414, 431, 501, CLOSED), lambda t: t.raw(t.head("A" * 65536, "/health")))
-case("CONNECT", (400, 401, 404, 405, 501, CLOSED), lambda t: t.raw(b"CONNECT example.invalid:443 HTTP/1.1\r\nHost: x\r\n\r\n"))
+case("CONNECT", (400, 401, 404, 405, 501, CLOSED), lambda t: t.raw(b"CONNECT example.invalid:443 HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 
 # ---- paths ----
 
@@ -304,7 +305,7 @@ KEYS = {"no key": "X-A: b", "a wrong key": "Authorization: Bearer wrong", "an em
 
 
 def with_header(t, header):
-    return t.raw(f"GET /v1/models HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode()) if t.args.key else NO_KEY
+    return t.raw(f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode()) if t.args.key else NO_KEY
 
 
 for _name, _header in KEYS.items():

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -178,6 +179,16 @@ static int read_secret(const char *path, ns_buf *out, const char **text, ns_err 
     return strspn(*text, " \t\r\n") < out->len ? 0 : ns_fail(e, NS_EINVAL, "%s: nothing in it", path);
 }
 
+/* A thousand connections are more than the usual soft limit of open files; the hard one is higher. */
+static void allow_files(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r); /* where it fails, fewer connections fit */
+    }
+}
+
 static int run(args *a, ns_err *e)
 {
     ns_buf name = { 0 }, keys = { 0 }, cert = { 0 }, cert_key = { 0 };
@@ -187,6 +198,7 @@ static int run(args *a, ns_err *e)
     double start = ns_now();
     int rc = -1;
     block_signals(&set);
+    allow_files();
     if (read_secret(a->key_file, &keys, &a->o.http.keys, e) != 0 || read_secret(a->cert, &cert, &a->o.http.cert, e) != 0 ||
         read_secret(a->cert_key, &cert_key, &a->o.http.cert_key, e) != 0)
         goto out;

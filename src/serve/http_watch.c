@@ -20,7 +20,7 @@
 #include "serve/http_impl.h"
 
 enum { LINGER_MS = 20, PROBES = 4, SILENCE = 15, SLOWEST = 1024, LINGER_BYTES = 64 << 20 };
-static const double linger_seconds = 2;
+static const double linger_seconds = 2, crowded_seconds = 5;
 
 void ns_http_send_raw(ns_http_reply *r, int status, const char *reason, const char *message)
 {
@@ -80,13 +80,16 @@ static void drain_all(ns_http *h, double now)
 
 /* ---- requests that come too slowly ---- */
 
-/* A head has the idle time twice: once for the pause before it, which libmicrohttpd ends by itself. A body has it once, and a second more
+/* A head has the idle time twice: once for the pause before it, which libmicrohttpd ends by itself. Where few connections are left, who says
+ * nothing makes room. A body has it once, and a second more
  * for each SLOWEST bytes that came. */
 static void check_pace(ns_http *h, ns_http_conn *c, double now)
 {
     ns_http_reply *r = c->reply;
-    double idle = h->o.idle_seconds;
-    if (!r && now - c->since > 2 * idle) {
+    double idle = h->o.idle_seconds, silence = 2 * idle;
+    if (h->n_conns > h->o.max_connections / 4 * 3 && silence > crowded_seconds)
+        silence = crowded_seconds;
+    if (!r && now - c->since > silence) {
         h->refused++;
         shutdown(c->fd, SHUT_RDWR);
         c->since = now; /* not again, should it take a while */
