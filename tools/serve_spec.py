@@ -64,6 +64,12 @@ class Spec:
         if e is not None:
             raise AssertionError(f"{schema}: {e.json_path}: {e.message[:300]}")
 
+    def check_completion_event(self, data):
+        """Only the last has a finish_reason, and a usage where one was asked for."""
+        for choice in data["choices"]:
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+        self.check("CreateCompletionResponse", {k: v for k, v in data.items() if k != "usage" or v is not None})
+
     def check_stream(self, path, body, whole):
         events = events_of(body)
         if not events:
@@ -87,9 +93,7 @@ class Spec:
             if path.endswith("/chat/completions"):
                 self.check("CreateChatCompletionStreamResponse", data)
             else:
-                for choice in data["choices"]:
-                    choice["finish_reason"] = choice["finish_reason"] or "stop"
-                self.check("CreateCompletionResponse", {k: v for k, v in data.items() if k != "usage" or v is not None})
+                self.check_completion_event(data)
 
     def check_reply(self, method, path, status, kind, body, whole=True):
         """One reply to one request; `path` without query, `kind` the Content-Type, `whole` unless the client broke off."""

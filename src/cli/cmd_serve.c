@@ -42,7 +42,7 @@ static const struct argp_option options[] = {
     { "ctx", KEY_CTX, "N", 0, "Tokens of one request, prompt and answer (default: 4096, or the model's maximum if that is less)", 2 },
     { "parallel", KEY_PARALLEL, "N", 0, "Requests computed together (default 8)", 2 },
     { "queue", KEY_QUEUE, "N", 0, "Requests that may wait behind them; then 429 (default 64)", 2 },
-    { "chunk", KEY_CHUNK, "N", 0, "Prompt tokens read in one step beside answers being made (default 128)", 2 },
+    { "chunk", KEY_CHUNK, "N", 0, "Prompt tokens read in one step beside answers being made; a multiple of 64 (default 128)", 2 },
     { "state-memory", KEY_STATES, "BYTES", 0, "Caches of running requests (default: room for --parallel full contexts)", 2 },
     { "prefix-memory", KEY_PREFIXES, "BYTES", 0, "Prefixes kept between requests (default 1GiB; 0: none)", 2 },
     { "size", KEY_SIZE, "SIZE", 0, "What the model's own name stands for (default auto)", 2 },
@@ -97,9 +97,13 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_CONNECTIONS: a->o.http.max_connections = (int)ns_cli_int(s, "--max-connections", arg, 1, 65536); return 0;
     case KEY_BODY: a->o.http.max_body = ns_cli_bytes(s, "--max-body", arg); return 0;
     case KEY_CTX: q->context = (int)ns_cli_int(s, "--ctx", arg, 2, INT32_MAX); return 0;
-    case KEY_PARALLEL: q->parallel = (int)ns_cli_int(s, "--parallel", arg, 1, 512); return 0;
+    case KEY_PARALLEL: q->parallel = (int)ns_cli_int(s, "--parallel", arg, 1, NS_SCHED_PARALLEL); return 0;
     case KEY_QUEUE: q->queue = (int)ns_cli_int(s, "--queue", arg, 1, 1 << 20); return 0;
-    case KEY_CHUNK: q->chunk = (int)(ns_cli_int(s, "--chunk", arg, 64, 512) / 64 * 64); return 0;
+    case KEY_CHUNK:
+        q->chunk = (int)ns_cli_int(s, "--chunk", arg, NS_SCAN_CHUNK, NS_STEP_TOKENS);
+        if (q->chunk % NS_SCAN_CHUNK != 0)
+            argp_error(s, "--chunk %d: a multiple of %d is needed", q->chunk, NS_SCAN_CHUNK);
+        return 0;
     case KEY_STATES: q->state_bytes = (int64_t)ns_cli_bytes(s, "--state-memory", arg); return 0;
     case KEY_PREFIXES: q->prefix_bytes = strcmp(arg, "0") == 0 ? 0 : (int64_t)ns_cli_bytes(s, "--prefix-memory", arg); return 0;
     case KEY_FIRST: q->first_token = ns_cli_real(s, "--target-first-token", arg, 1e-3, 1e6); return 0;

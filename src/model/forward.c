@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@ void ns_mask_prefix(float *v, size_t ld, int n, int full, int live)
 
 void ns_ask(ns_step *st, const ns_product *p)
 {
+    assert(st->asked->n < st->asked->cap);
     if (!ns_scratch_failed(st->s))
         st->asked->p[st->asked->n++] = *p;
 }

@@ -10,7 +10,7 @@
 
 #include "model/block.h"
 
-enum { CHUNK = 64, CONV_BLOCK = 512 };
+enum { CHUNK = NS_SCAN_CHUNK, CONV_BLOCK = 512 };
 
 struct ssm {
     ns_step *st;

@@ -3,6 +3,7 @@
  * become one: the vectors that are shorter get zeros behind them, which changes no bit of the results (kernel/ops.h, tests/check), and every
  * row meets the vectors of all sizes in which it is live. Vectors whose live columns are not a prefix stay alone; their rows come from the
  * cache if another product has just used them. */
+#include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,7 @@ static void multiply_rows(const struct run *r, const struct task *t, int n, int 
 {
     const ns_acts *joint = t->p->x->joint;
     const ns_mat *w = t->p->w;
+    assert(joint->cols.total <= w->cols);
     ns_mat view = ns_mat_view(w, 0, w->rows, 0, joint->cols.total);
     int *idx = r->idx + (size_t)thread * (size_t)r->most, m = 0, rows = end - row;
     float *out = r->out + (size_t)thread * (size_t)r->most * ROWS;

@@ -6,6 +6,10 @@
 #define NS_MODEL_STATE_H
 #include "nest/cut.h"
 
+/* Tokens that the Mamba scan takes at once, counted from the beginning of a sequence's part of a step. Where a text is cut into parts at
+ * multiples of it the states come out the same, bit for bit. */
+enum { NS_SCAN_CHUNK = 64 };
+
 typedef struct ns_layer_state {
     uint8_t *k, *v; /* in the state's kv type */
     float *conv, *ssm;

@@ -79,7 +79,7 @@ static double tick(ns_answer *a, const char *size, int tokens)
     return a->clock.now(a->clock.ctx, size, tokens);
 }
 
-static double machine_now(void *ctx, const char *size, int tokens)
+double ns_answer_now(void *ctx, const char *size, int tokens)
 {
     (void)ctx;
     (void)size;
@@ -267,7 +267,7 @@ ns_answer *ns_answer_new_at(ns_session *s, const ns_answer_opts *opts, const ns_
         a->o = *opts;
     if (clock)
         a->clock = *clock;
-    a->clock.now = a->clock.now ? a->clock.now : machine_now;
+    a->clock.now = a->clock.now ? a->clock.now : ns_answer_now;
     a->now = a->next = -1;
     if (prepare(a, e) == 0)
         return a;

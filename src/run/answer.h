@@ -6,6 +6,8 @@
 
 /* As ns_answer_new with another clock; NULL: the machine's. */
 ns_answer *ns_answer_new_at(ns_session *s, const ns_answer_opts *opts, const ns_answer_clock *clock, ns_err *e);
+/* The machine's own `now`. */
+double ns_answer_now(void *ctx, const char *size, int tokens);
 /* What is wrong with the options themselves. */
 int ns_answer_check(const ns_answer_opts *o, ns_err *e);
 /* The sizes of the thought and of the answer as a deadline chose them or the plan has them; NULL where the session's own stays. */

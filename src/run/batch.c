@@ -4,15 +4,6 @@
 
 #include "base/log.h"
 
-static void forget(ns_session *s)
-{
-    ns_state_reset(s->state);
-    ns_session_drop_marks(s, 0);
-    ns_session_unfollow(s);
-    s->n = 0;
-    s->has_logits = false;
-}
-
 static void count(ns_session *s, int n, double seconds)
 {
     if (n == 1) {
@@ -40,7 +31,7 @@ int ns_batch_step(const ns_batch_item *item, int n, ns_scratch *scratch, ns_err 
     double seconds = ns_now() - start;
     for (int i = 0; i < n; i++) {
         if (rc != 0) {
-            forget(item[i].s);
+            ns_session_lose(item[i].s, i == 0 ? e : NULL);
             continue;
         }
         item[i].s->has_logits = it[i].n_logits;

@@ -12,7 +12,7 @@ struct node {
     struct node *newer, *older;            /* by use; a node is never older than its children */
     int n, end;         /* tokens; where they end in the sequence */
     int *ids;           /* [n] */
-    uint8_t *rows;      /* [n / NS_PREFIX_STEP] keys and values of so many tokens each (ns_state_rows_out) */
+    uint8_t *rows;      /* [n / NS_SCAN_CHUNK] keys and values of so many tokens each (ns_state_rows_out) */
     size_t row_bytes;   /* of one of them */
     float *recurrent;   /* at the end */
     int64_t bytes;      /* all memory of this node */
@@ -86,7 +86,7 @@ static struct node *root_new(const ns_state *s)
 static struct node *piece_new(const ns_state *s, const int *ids, int from)
 {
     int n = s->len - from;
-    size_t step = ns_state_rows_bytes(s, NS_PREFIX_STEP), rows = step * (size_t)(n / NS_PREFIX_STEP), floats = ns_state_recurrent(s);
+    size_t step = ns_state_rows_bytes(s, NS_SCAN_CHUNK), rows = step * (size_t)(n / NS_SCAN_CHUNK), floats = ns_state_recurrent(s);
     struct node *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
@@ -102,8 +102,8 @@ static struct node *piece_new(const ns_state *s, const int *ids, int from)
     p->row_bytes = step;
     p->bytes = piece_bytes(s, n);
     memcpy(p->ids, ids + from, (size_t)n * sizeof *ids);
-    for (int at = 0; at < n; at += NS_PREFIX_STEP)
-        ns_state_rows_out(s, from + at, NS_PREFIX_STEP, p->rows + step * (size_t)(at / NS_PREFIX_STEP));
+    for (int at = 0; at < n; at += NS_SCAN_CHUNK)
+        ns_state_rows_out(s, from + at, NS_SCAN_CHUNK, p->rows + step * (size_t)(at / NS_SCAN_CHUNK));
     ns_state_recurrent_out(s, p->recurrent);
     return p;
 }
@@ -184,8 +184,8 @@ void ns_prefix_free(ns_prefix *p)
 static int agreement(const struct node *c, const int *ids, int n)
 {
     int most = c->n < n ? c->n : n, k = 0;
-    while (k + NS_PREFIX_STEP <= most && memcmp(c->ids + k, ids + k, NS_PREFIX_STEP * sizeof *ids) == 0)
-        k += NS_PREFIX_STEP;
+    while (k + NS_SCAN_CHUNK <= most && memcmp(c->ids + k, ids + k, NS_SCAN_CHUNK * sizeof *ids) == 0)
+        k += NS_SCAN_CHUNK;
     return k;
 }
 
@@ -224,8 +224,8 @@ int ns_prefix_get(ns_prefix *p, ns_state *s, const int *ids, int limit)
     if (!last || last->n == 0)
         return 0;
     for (const struct node *n = last; n; n = n->parent)
-        for (int at = 0; at < n->n; at += NS_PREFIX_STEP)
-            ns_state_rows_in(s, n->end - n->n + at, NS_PREFIX_STEP, n->rows + n->row_bytes * (size_t)(at / NS_PREFIX_STEP));
+        for (int at = 0; at < n->n; at += NS_SCAN_CHUNK)
+            ns_state_rows_in(s, n->end - n->n + at, NS_SCAN_CHUNK, n->rows + n->row_bytes * (size_t)(at / NS_SCAN_CHUNK));
     ns_state_recurrent_in(s, last->recurrent);
     touch(p, last);
     return s->len = last->end;
@@ -243,7 +243,7 @@ int ns_prefix_branch(const ns_prefix *p, const ns_state *s, const int *ids, int 
 /* The first k tokens of `c` are now those of its new parent. */
 static void trim(ns_prefix *p, struct node *c, int k)
 {
-    size_t rows = c->row_bytes * (size_t)(k / NS_PREFIX_STEP), left = c->row_bytes * (size_t)((c->n - k) / NS_PREFIX_STEP);
+    size_t rows = c->row_bytes * (size_t)(k / NS_SCAN_CHUNK), left = c->row_bytes * (size_t)((c->n - k) / NS_SCAN_CHUNK);
     int64_t gone = (int64_t)(rows + (size_t)k * sizeof *c->ids);
     c->n -= k;
     memmove(c->ids, c->ids + k, (size_t)c->n * sizeof *c->ids);
@@ -280,7 +280,7 @@ static int64_t chain_bytes(const struct node *n)
 int ns_prefix_put(ns_prefix *p, const ns_state *s, const int *ids, ns_err *e)
 {
     int more;
-    assert(s->len % NS_PREFIX_STEP == 0);
+    assert(s->len % NS_SCAN_CHUNK == 0);
     struct node *at = find(p, s, ids, s->len, &more), *root = NULL;
     int from = at ? at->end : 0;
     int64_t need = piece_bytes(s, s->len - from) + (at ? 0 : root_bytes(s));

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-enum { PARALLEL = 8, QUEUE = 64, CHUNK = 128, PARALLEL_MOST = 256 };
+enum { PARALLEL = 8, QUEUE = 64, CHUNK = 128 };
 
 /* ---- making and freeing ---- */
 
@@ -14,10 +14,10 @@ static int check(const ns_sched_opts *o, ns_err *e)
 {
     if (o->context < 0 || o->parallel < 0 || o->queue < 0 || o->state_bytes < 0 || o->prefix_bytes < 0)
         return ns_fail(e, NS_EINVAL, "scheduler: a context, a number of requests or of bytes below 0");
-    if (o->parallel > PARALLEL_MOST)
-        return ns_fail(e, NS_EINVAL, "scheduler: %d sequences at once: at most %d", o->parallel, PARALLEL_MOST);
-    if (o->chunk < 0 || o->chunk > NS_STEP_TOKENS || o->chunk % NS_STRETCH_STEP != 0)
-        return ns_fail(e, NS_EINVAL, "scheduler: a chunk of %d tokens: a multiple of %d up to %d", o->chunk, NS_STRETCH_STEP, NS_STEP_TOKENS);
+    if (o->parallel > NS_SCHED_PARALLEL)
+        return ns_fail(e, NS_EINVAL, "scheduler: %d sequences at once: at most %d", o->parallel, NS_SCHED_PARALLEL);
+    if (o->chunk < 0 || o->chunk > NS_STEP_TOKENS || o->chunk % NS_SCAN_CHUNK != 0)
+        return ns_fail(e, NS_EINVAL, "scheduler: a chunk of %d tokens: a multiple of %d up to %d", o->chunk, NS_SCAN_CHUNK, NS_STEP_TOKENS);
     if (!(o->first_token >= 0.0) || !(o->token_rate >= 0.0))
         return ns_fail(e, NS_EINVAL, "scheduler: a target below 0");
     return 0;
@@ -39,6 +39,11 @@ static int take_opts(ns_sched *s, const ns_sched_opts *o, ns_err *e)
     int64_t full = ns_job_bytes(s, "full", s->o.context, name, e);
     s->o.state_bytes = full * s->o.parallel;
     return full < 0 ? -1 : 0;
+}
+
+const ns_sched_opts *ns_sched_options(const ns_sched *s)
+{
+    return &s->o;
 }
 
 static int find_marks(ns_sched *s, ns_err *e)

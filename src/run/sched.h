@@ -8,9 +8,11 @@
 
 typedef struct ns_sched ns_sched;
 
+enum { NS_SCHED_PARALLEL = 256 }; /* sequences computed at once, at most */
+
 typedef struct ns_sched_opts {
     int context;          /* tokens of one sequence at most, prompt and answer; 0: as ns_session_opts */
-    int parallel;         /* sequences computed at once; 0: 8; at most 256 */
+    int parallel;         /* sequences computed at once; 0: 8 */
     int queue;            /* requests that may wait behind as many; 0: 64 */
     int chunk;            /* prompt tokens in a step beside sequences that decode; a multiple of 64; 0: 128 */
     int64_t state_bytes;  /* of the states of running sequences; 0: `parallel` full contexts of the largest size */
@@ -75,8 +77,8 @@ typedef struct ns_sched_job {
 ns_sched *ns_sched_new(ns_engine *en, const ns_sched_opts *o, ns_err *e);
 void ns_sched_free(ns_sched *s); /* when the loop has returned; what was never run ends as "cancelled" here; NULL is fine */
 
-/* Until ns_sched_stop and, unless that said at once, all that was submitted is done. Returns -1 only for what stops the engine. */
-int ns_sched_run(ns_sched *s, ns_err *e);
+/* Until ns_sched_stop and, unless that said at once, all that was submitted is done. What happens to a request does not stop it. */
+void ns_sched_run(ns_sched *s);
 void ns_sched_stop(ns_sched *s, bool at_once); /* at once: what runs ends as "cancelled"; either way nothing new is taken */
 
 /* NS_EBUSY: the queue is full, or the scheduler is stopping. NS_EINVAL: the job itself, e.g. a prompt longer than the context, or states
@@ -99,4 +101,6 @@ typedef struct ns_sched_stats {
     char auto_think[64], auto_answer[64]; /* what "auto" means now */
 } ns_sched_stats;
 ns_sched_stats ns_sched_about(ns_sched *s);
+/* What it was made with, the defaults filled in. */
+const ns_sched_opts *ns_sched_options(const ns_sched *s);
 #endif

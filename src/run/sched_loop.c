@@ -168,13 +168,11 @@ static void step(ns_sched *s)
     retire(s);
 }
 
-int ns_sched_run(ns_sched *s, ns_err *e)
+void ns_sched_run(ns_sched *s)
 {
-    (void)e; /* what happens to a request does not stop the engine */
     while (wait_for_work(s)) {
         change_shift(s);
         if (s->n_run)
             step(s);
     }
-    return 0;
 }

@@ -75,9 +75,13 @@ void ns_session_free(ns_session *s)
     free(s);
 }
 
-/* A broken weight shows as a hidden state that is not finite: then the scan that opening spares names the tensor. */
-static void explain(const ns_session *s, ns_err *e)
+void ns_session_lose(ns_session *s, ns_err *e)
 {
+    ns_state_reset(s->state);
+    ns_session_drop_marks(s, 0);
+    ns_session_unfollow(s);
+    s->n = 0;
+    s->has_logits = false;
     ns_err found = { 0 };
     if (e && e->code == NS_EFORMAT && ns_ckpt_verify(s->en->ckpt, NULL, NULL, &found) != 0)
         *e = found;
@@ -99,11 +103,7 @@ int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e)
         ns_item item = { .state = s->state, .ids = s->ids + at, .n = n, .n_logits = last, .logits = s->logits };
         s->has_logits = false;
         if (ns_forward(s->plan, &item, 1, s->scratch, NULL, e) != 0) {
-            explain(s, e);
-            ns_state_reset(s->state);
-            ns_session_drop_marks(s, 0);
-            ns_session_unfollow(s);
-            s->n = 0;
+            ns_session_lose(s, e);
             return -1;
         }
         s->has_logits = last;

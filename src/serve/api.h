@@ -11,7 +11,7 @@ enum ns_api { NS_API_CHAT, NS_API_COMPLETIONS, NS_API_RESPONSES };
 
 /* An error as clients see it: {"error": {"message", "type", "param", "code"}}. */
 typedef struct ns_api_error {
-    int status;       /* 400, 401, 404, 405, 408, 413, 415, 429, 500, 503 */
+    int status;       /* 400, 401, 404, 405, 408, 413, 415, 421, 429, 500, 503 */
     const char *type; /* "invalid_request_error", "authentication_error", "not_found_error", "rate_limit_error", "server_error" */
     const char *code; /* "context_length_exceeded", "model_not_found", ..; NULL */
     char param[128];  /* "messages[2].content"; "" */

@@ -76,6 +76,7 @@ static void complete(ns_server *s, enum ns_api api, const ns_http_request *h, ns
         ns_call_start(s, &r, h->request_id, reply);
         return;
     }
+    ns_server_log(s, json_pack("{s:s, s:i, s:s}", "request", h->request_id, "status", e.status, "error", e.message));
     ns_server_refuse(reply, &e);
 }
 
@@ -141,15 +142,15 @@ static void metrics(ns_server *s, const ns_http_request *h, ns_http_reply *reply
 
 static void health(ns_server *s, const ns_http_request *h, ns_http_reply *reply)
 {
-    const bool ok = !atomic_load(&s->broken);
-    const char *text = ok ? "{\"status\":\"ok\"}" : "{\"status\":\"broken\"}";
+    static const char text[] = "{\"status\":\"ok\"}";
+    (void)s;
     (void)h;
-    ns_http_send(reply, ok ? 200 : 503, "application/json", text, strlen(text));
+    ns_http_send(reply, 200, "application/json", text, strlen(text));
 }
 
 static void ready(ns_server *s, const ns_http_request *h, ns_http_reply *reply)
 {
-    const bool ok = !atomic_load(&s->broken) && !atomic_load(&s->draining);
+    const bool ok = !atomic_load(&s->draining);
     const char *text = ok ? "{\"status\":\"ready\"}" : "{\"status\":\"not ready\"}";
     (void)h;
     ns_http_send(reply, ok ? 200 : 503, "application/json", text, strlen(text));
@@ -215,22 +216,22 @@ static void handle(void *ctx, const ns_http_request *h, ns_http_reply *reply)
         ns_server_refuse(reply, &e);
         return;
     }
-    const char *allowed = NULL, *method = strcmp(h->method, "HEAD") == 0 ? "GET" : h->method;
+    const char *allowed = NULL;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (strcmp(h->path, routes[i].path) != 0)
             continue;
-        if (strcmp(method, routes[i].method) == 0 && strcmp(method, "POST") == 0 && !is_json(h->type)) {
+        if (strcmp(h->method, routes[i].method) == 0 && strcmp(h->method, "POST") == 0 && !is_json(h->type)) {
             ns_api_fail(&e, 415, NULL, NULL, "expected Content-Type: application/json");
             ns_server_refuse(reply, &e);
             return;
         }
-        if (strcmp(method, routes[i].method) == 0) {
+        if (strcmp(h->method, routes[i].method) == 0) {
             routes[i].run(s, h, reply);
             return;
         }
         allowed = routes[i].method;
     }
-    if (!allowed && strcmp(method, "GET") == 0 && other_get(s, h, reply))
+    if (!allowed && strcmp(h->method, "GET") == 0 && other_get(s, h, reply))
         return;
     if (allowed) {
         ns_http_header(reply, "Allow", allowed);
@@ -254,25 +255,13 @@ static void http_error(void *ctx, int status_code, const char *message, ns_buf *
 static void *run_loop(void *ctx)
 {
     ns_server *s = ctx;
-    ns_err e = { 0 };
-    if (ns_sched_run(s->sched, &e) != 0) {
-        atomic_store(&s->broken, true);
-        ns_server_log(s, json_pack("{s:s}", "error", e.msg));
-    }
+    ns_sched_run(s->sched);
     return NULL;
-}
-
-static double clock_now(void *ctx, const char *size, int tokens)
-{
-    (void)ctx;
-    (void)size;
-    (void)tokens;
-    return ns_now();
 }
 
 static int measure(ns_server *s, ns_err *e)
 {
-    const ns_answer_clock clock = { .now = clock_now };
+    const ns_answer_clock clock = { .now = ns_answer_now };
     ns_session *session = ns_session_new(s->en, &(ns_session_opts){ .context = 16 }, e);
     int rc = session ? 0 : -1;
     for (int i = 0; rc == 0 && i < ns_engine_n_sizes(s->en); i++) {
@@ -297,6 +286,7 @@ static int start(ns_server *s, ns_err *e)
         return -1;
     if ((s->o.measure && measure(s, e) != 0) || !(s->sched = ns_sched_new(s->en, &s->o.sched, e)))
         return -1;
+    s->o.sched = *ns_sched_options(s->sched); /* what was left to it is said to clients */
     if (pthread_create(&s->loop, NULL, run_loop, s) != 0)
         return ns_fail(e, NS_ENOMEM, "server: no thread for the scheduler");
     s->looping = true;
@@ -317,12 +307,6 @@ ns_server *ns_server_start(ns_engine *en, const ns_server_opts *o, ns_err *e)
     s->en = en;
     s->o = *o;
     s->started = (long)time(NULL);
-    if (s->o.sched.context <= 0) { /* what a session would take, so that the server can say it */
-        int most = ns_engine_max_context(en);
-        s->o.sched.context = most > 0 && most < 4096 ? most : 4096;
-    }
-    if (s->o.sched.parallel <= 0)
-        s->o.sched.parallel = 8;
     pthread_mutex_init(&s->log_lock, NULL);
     pthread_mutex_init(&s->calls_lock, NULL);
     if (getrandom(&s->id_base, sizeof s->id_base, 0) != (ssize_t)sizeof s->id_base)

@@ -15,7 +15,7 @@ struct ns_server {
     ns_http *http;
     pthread_t loop;
     bool looping;
-    atomic_bool draining, broken;  /* broken: the scheduler's loop has ended by an error */
+    atomic_bool draining;
     ns_grammar_vocab *vocab;       /* NULL without a tokenizer */
     double *decode_rate;           /* [named sizes] tokens/s of one sequence; 0: not measured */
     long started;                  /* seconds since 1970 */

@@ -458,6 +458,7 @@ want "score without a tokenizer" 1 "tokenizer.json" "$N" score ck3 --text book
 
 echo >nokeys
 want "serve: no checkpoint" 2 "CKPT" "$N" serve
+want "serve: pieces that cut a chunk" 2 "multiple of 64" "$N" serve ck --chunk 100
 want "serve: everybody, without a key" 2 "api-key-file" "$N" serve ck --host 0.0.0.0
 want "serve: a certificate alone" 2 "cert-key" "$N" serve ck --cert book
 want "serve: no key in the file" 1 "nokeys" "$N" serve ck --api-key-file nokeys

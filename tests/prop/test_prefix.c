@@ -11,7 +11,7 @@
 #include "prop/prop.h"
 #include "run/prefix.h"
 
-enum { STEP = NS_PREFIX_STEP, LONGEST = 320 };
+enum { STEP = NS_SCAN_CHUNK, LONGEST = 320 };
 
 /* A prompt as they come: the beginning of an earlier one, mostly at the same size, then something new. */
 typedef struct prompt {

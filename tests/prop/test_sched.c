@@ -135,7 +135,7 @@ static void run_company(ns_engine *en, const ns_sched_opts *o, int n, uint64_t s
     if (!c.sched)
         fail_msg("%s", e.msg);
     assert_int_equal(pthread_create(&thread, NULL, send_all, &c), 0);
-    assert_int_equal(ns_sched_run(c.sched, &e), 0);
+    ns_sched_run(c.sched);
     pthread_join(thread, NULL);
     for (int i = 0; i < n; i++)
         req_check(&q[i]);
@@ -235,13 +235,13 @@ static void pieces(void **state)
 {
     (void)state;
     for (int n = 1; n < 1200; n++) {
-        assert_true(ns_stretch_last_cut(n) % NS_STRETCH_STEP == 0 && ns_stretch_last_cut(n) < n);
+        assert_true(ns_stretch_last_cut(n) % NS_SCAN_CHUNK == 0 && ns_stretch_last_cut(n) < n);
         for (int most = 64; most <= NS_STEP_TOKENS; most += 64) {
             int at = 0, last = 0;
             while (at < n) {
                 last = ns_stretch_piece(at, n, most);
                 assert_true(last > 0 && last <= most + (most == 64) && last <= NS_STEP_TOKENS);
-                assert_true(at + last == n || (at + last) % NS_STRETCH_STEP == 0);
+                assert_true(at + last == n || (at + last) % NS_SCAN_CHUNK == 0);
                 at += last;
             }
             assert_int_equal(last == 1, n % NS_STEP_TOKENS == 1);
