@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "text/template.h"
+#include "unit/template_vectors.h"
 
 /* A published conversation as a client sends it: arguments as text, contents in parts, ids where the API wants them. */
 static json_t *as_client(const json_t *line)
@@ -61,26 +62,7 @@ static void check_vector(const ns_template *t, const json_t *line)
 static void test_vectors(void **state)
 {
     (void)state;
-    const char *data = getenv("NS_TEST_DATA");
-    if (!data || !*data)
-        skip();
-    ns_err e = { 0 };
-    ns_buf path = { 0 }, text = { 0 };
-    ns_template *t = ns_template_open(ns_path_join(&path, data, "nemotron3/chat_template.jinja"), &e);
-    if (!t || ns_file_read(ns_path_join(&path, data, "vectors/chat_template/nemotron3.jsonl"), 1 << 24, &text, &e))
-        fail_msg("%s", e.msg);
-    int n = 0;
-    for (char *line = strtok(text.data, "\n"); line; line = strtok(NULL, "\n"), n++) {
-        json_t *j = ns_json_parse(line, strlen(line), false, "vector", &e);
-        if (!j)
-            fail_msg("%s", e.msg);
-        check_vector(t, j);
-        json_decref(j);
-    }
-    assert_true(n > 10);
-    ns_buf_release(&path);
-    ns_buf_release(&text);
-    ns_template_free(t);
+    each_vector(check_vector);
 }
 
 static void test_demo(void **state)

@@ -276,8 +276,14 @@ static void paths(void **state)
     ns_server_free(s);
 }
 
+static void note_line(void *ctx, const char *line)
+{
+    ns_buf_addf(ctx, "%s\n", line);
+}
+
 static void refusals(void **state)
 {
+    ns_buf log = { 0 };
     (void)state;
     static const struct {
         const char *model, *more, *param;
@@ -290,7 +296,7 @@ static void refusals(void **state)
         { "full", ", \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"x\", \"schema\": {\"pattern\": \"a\"}}}",
           "response_format", 400 },
     };
-    ns_server *s = serve((ns_server_opts){ .sched.context = 64 });
+    ns_server *s = serve((ns_server_opts){ .sched.context = 64, .log = note_line, .log_ctx = &log });
     int status;
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         json_t *r = post(s, "/v1/chat/completions", chat_body(t[i].model, t[i].more), &status);
@@ -306,6 +312,10 @@ static void refusals(void **state)
     const char *form = ASK(ns_server_port(s), "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
     assert_int_equal(status_of(form), 415);
     ns_server_free(s);
+    assert_int_equal(count_of(log.data, "\n"), 6); /* a line for each that came to be parsed, and none of its text */
+    assert_int_equal(count_of(log.data, "\"status\":404"), 2);
+    assert_null(strstr(log.data, question));
+    ns_buf_release(&log);
 }
 
 static void names(void **state)
