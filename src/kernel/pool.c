@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/mem.h"
+
 /* About 20 us of spinning: longer than the gap between two loops of one decode step, shorter than a scheduler's time slice. */
 enum { SPIN = 4000, MAX_THREADS = 256 };
 
@@ -19,8 +21,14 @@ struct signal {
     atomic_int sleepers;
 };
 
+/* A thread's own share of the tasks: a run of them, so that what it asks for ahead of time is what it will read. */
+struct share {
+    _Alignas(64) atomic_ullong next; /* epoch << 32 | next unclaimed task */
+};
+
 struct ns_pool {
     int n_threads;
+    struct share *share; /* [n_threads] */
     pthread_t *thread; /* [n_threads - 1] */
     atomic_bool quit;
     /* The loop at hand. A claim succeeds only in its own epoch, so a late thread never meets the next loop's fields, and the
@@ -28,9 +36,8 @@ struct ns_pool {
     _Atomic(ns_task_fn *) fn;
     _Atomic(void *) ctx;
     atomic_uint n_tasks;
-    _Alignas(64) atomic_ullong next; /* epoch << 32 | next unclaimed task */
-    struct signal epoch;             /* one more for every loop */
-    struct signal done;              /* tasks finished in this epoch */
+    struct signal epoch; /* one more for every loop */
+    struct signal done;  /* tasks finished in this epoch */
 };
 
 struct worker {
@@ -67,20 +74,35 @@ static void wake(struct signal *s)
         syscall(SYS_futex, &s->value, FUTEX_WAKE_PRIVATE, MAX_THREADS, NULL, NULL, 0);
 }
 
-static void work(ns_pool *p, unsigned epoch, int id)
+/* Where the share of a thread begins; that of the thread behind the last is n. */
+static unsigned first_task(const ns_pool *p, unsigned n, int id)
 {
+    return (unsigned)((unsigned long long)n * (unsigned)id / (unsigned)p->n_threads);
+}
+
+/* What is left of one share. */
+static void work_off(ns_pool *p, unsigned epoch, int owner, int id)
+{
+    atomic_ullong *next = &p->share[owner].next;
     for (;;) {
-        unsigned long long cur = atomic_load_explicit(&p->next, memory_order_acquire);
+        unsigned long long cur = atomic_load_explicit(next, memory_order_acquire);
         unsigned n = atomic_load_explicit(&p->n_tasks, memory_order_acquire), task = (unsigned)cur;
-        if ((unsigned)(cur >> 32) != epoch || task >= n)
+        if ((unsigned)(cur >> 32) != epoch || task >= first_task(p, n, owner + 1))
             return;
-        if (!atomic_compare_exchange_weak(&p->next, &cur, cur + 1))
+        if (!atomic_compare_exchange_weak(next, &cur, cur + 1))
             continue;
         ns_task_fn *fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
         fn(atomic_load_explicit(&p->ctx, memory_order_relaxed), (int)task, id);
         if (atomic_fetch_add(&p->done.value, 1) + 1 == n)
             wake(&p->done);
     }
+}
+
+/* A thread's own share, then what others have not got to. */
+static void work(ns_pool *p, unsigned epoch, int id)
+{
+    for (int i = 0; i < p->n_threads; i++)
+        work_off(p, epoch, (id + i) % p->n_threads, id);
 }
 
 static void *worker_main(void *arg)
@@ -113,6 +135,7 @@ static void stop(ns_pool *p, int started)
     for (int i = 0; i < started; i++)
         pthread_join(p->thread[i], NULL);
     free(p->thread);
+    free(p->share);
     free(p);
 }
 
@@ -130,7 +153,10 @@ ns_pool *ns_pool_new(int n_threads, ns_err *e)
     memset(p, 0, sizeof *p);
     p->n_threads = n_threads;
     p->thread = calloc((size_t)n_threads, sizeof *p->thread);
-    if (!p->thread) {
+    p->share = ns_alloc_aligned((size_t)n_threads * sizeof *p->share);
+    for (int i = 0; p->share && i < n_threads; i++)
+        atomic_init(&p->share[i].next, 0);
+    if (!p->thread || !p->share) {
         ns_fail(e, NS_ENOMEM, "thread pool: out of memory");
         stop(p, 0);
         return NULL;
@@ -169,12 +195,14 @@ void ns_pool_run(ns_pool *p, int n_tasks, ns_task_fn *fn, void *ctx)
     }
     unsigned epoch = atomic_load(&p->epoch.value) + 1, n = (unsigned)n_tasks;
     /* Closed first: a thread still leaving the last loop would otherwise hold that loop's counter against this loop's n_tasks. */
-    atomic_store(&p->next, (unsigned long long)epoch << 32 | UINT32_MAX);
+    for (int i = 0; i < p->n_threads; i++)
+        atomic_store(&p->share[i].next, (unsigned long long)epoch << 32 | UINT32_MAX);
     atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
     atomic_store_explicit(&p->n_tasks, n, memory_order_release); /* who sees it sees `next` closed, and cannot claim */
     atomic_store(&p->done.value, 0);
-    atomic_store(&p->next, (unsigned long long)epoch << 32);
+    for (int i = 0; i < p->n_threads; i++)
+        atomic_store(&p->share[i].next, (unsigned long long)epoch << 32 | first_task(p, n, i));
     atomic_store(&p->epoch.value, epoch);
     wake(&p->epoch);
     work(p, epoch, 0);
