@@ -44,7 +44,7 @@ enum ns_kv { NS_KV_F32, NS_KV_FP8 };
 typedef struct ns_engine_opts {
     const char *nest_path; /* named sizes, instead of DIR/nest.json; NULL */
     int n_threads;         /* 0: NS_THREADS, else the cores this process may use */
-    bool huge_pages;       /* copy the weights to memory on huge pages instead of mapping the files */
+    bool huge_pages;       /* read the weights into memory, laid out for the named sizes, instead of mapping the files */
     bool no_text;          /* leave tokenizer and chat template alone: ids only */
     enum ns_kv kv;
     int act_bits;          /* of activations that meet NVFP4 weights: 16 (0 means that), or 8, faster and much less exact */

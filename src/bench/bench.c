@@ -65,8 +65,8 @@ static int64_t expert_bytes(const struct subject *s, int layer)
     ns_mat up = ns_ckpt_weight(s->en->ckpt, layer, NS_W_EXPERT_UP, 0)->mat;
     int ffn = s->cut.layer[layer].width[NS_AXIS_EXPERT_FFN], io = up.cols < s->plan->hidden ? up.cols : s->plan->hidden;
     ns_mat down = ns_ckpt_weight(s->en->ckpt, layer, NS_W_EXPERT_DOWN, 0)->mat;
-    up = ns_mat_view(&up, 0, ffn, 0, io);
-    down = ns_mat_view(&down, 0, io, 0, ffn);
+    up.rows = down.cols = ffn;
+    up.cols = down.rows = io;
     return (int64_t)(ns_mat_bytes(&up) + ns_mat_bytes(&down));
 }
 

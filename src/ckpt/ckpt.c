@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "ckpt/bind.h"
+#include "ckpt/panels.h"
 #include "ckpt/router_file.h"
 
 int ns_ckpt_json(const char *dir, const char *name, json_t **out, ns_err *e)
@@ -103,6 +104,8 @@ ns_ckpt *ns_ckpt_open(const char *dir, const ns_ckpt_opts *opts, ns_err *e)
     if (!c->store || ns_ckpt_bind(c, e) != 0)
         goto fail;
     ns_store_advise(c->store, false);
+    if (opts && opts->huge_pages && ns_ckpt_lay_out(c, e) != 0)
+        goto fail;
     return c;
 fail:
     ns_ckpt_close(c);

@@ -7,7 +7,7 @@
 
 typedef struct ns_ckpt_opts {
     const char *nest_path; /* instead of DIR/nest.json; NULL */
-    bool huge_pages;       /* load into anonymous memory with huge pages instead of mapping the files */
+    bool huge_pages;       /* load into memory of the process, on huge pages and in panels (ns_mat), instead of mapping the files */
 } ns_ckpt_opts;
 
 /* One weight as stored. Vectors are matrices of one row. conv1d.weight [C,1,K] is the matrix [C,K]. */
@@ -24,6 +24,7 @@ typedef struct ns_ckpt {
     ns_arch *arch;
     ns_quant *quant;
     json_t *hf_quant; /* hf_quant_config.json; NULL where there is none */
+    bool laid_out;    /* in panels: ns_mat says where the numbers of a weight are, its tensor no longer does */
     ns_variants variants;
     ns_store *store;
     /* private */
@@ -47,8 +48,8 @@ int ns_ckpt_size(const ns_ckpt *c, const char *text, ns_cut *out, char *name, si
 /* A file of the folder that describes the checkpoint (config.json ..); NULL without error when it is not there. */
 int ns_ckpt_json(const char *dir, const char *name, json_t **out, ns_err *e);
 
-/* Reads every bound byte: an infinity or NaN in a weight, or a NaN block scale, is an error that names the tensor and the
- * position. `progress` (may be NULL) gets bytes. */
+/* Reads every bound byte: an infinity or NaN in a weight, or a NaN block scale, is an error that names the tensor and, of
+ * weights that are not laid out in panels, the position. `progress` (may be NULL) gets bytes. */
 typedef void ns_ckpt_progress(void *ctx, size_t done, size_t total);
 int ns_ckpt_verify(const ns_ckpt *c, ns_ckpt_progress *progress, void *ctx, ns_err *e);
 #endif

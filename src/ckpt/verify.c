@@ -53,9 +53,10 @@ static int found(const ns_ckpt *c, const ns_tensor *t, size_t element, ns_err *e
         stride[d] = inner;
         inner *= (size_t)t->shape[d];
     }
-    for (int d = 0; d < t->n_dims && used < sizeof pos; d++)
-        used += (size_t)snprintf(pos + used, sizeof pos - used, "%s%zu", d ? ", " : "", element / stride[d] % (size_t)t->shape[d]);
-    return ns_fail(e, NS_EFORMAT, "%s/%s: tensor %s: not a finite number at [%s]", c->dir, ns_store_shard(c->store, t->shard), t->name, pos);
+    for (int d = 0; d < t->n_dims && used < sizeof pos && !c->laid_out; d++)
+        used += (size_t)snprintf(pos + used, sizeof pos - used, "%s%zu", d ? ", " : " at [", element / stride[d] % (size_t)t->shape[d]);
+    return ns_fail(e, NS_EFORMAT, "%s/%s: tensor %s: not a finite number%s%s", c->dir, ns_store_shard(c->store, t->shard), t->name, pos,
+                   used ? "]" : "");
 }
 
 int ns_ckpt_verify(const ns_ckpt *c, ns_ckpt_progress *progress, void *ctx, ns_err *e)

@@ -115,7 +115,7 @@ static error_t parse_engine(int key, char *arg, struct argp_state *s)
 static const struct argp_option engine_options[] = {
     { "nest", KEY_NEST, "FILE", 0, "Named sizes from FILE instead of CKPT/nest.json", 90 },
     { "threads", KEY_THREADS, "N", 0, "Threads (default: NS_THREADS, else all cores this process may use)", 90 },
-    { "load", KEY_LOAD, "mmap|huge", 0, "Map the files (default), or copy them to memory on huge pages", 90 },
+    { "load", KEY_LOAD, "mmap|huge", 0, "Map the files (default), or read them into memory, on huge pages and laid out for the sizes: a slow start, then smaller sizes decode faster", 90 },
     { "kv", KEY_KV, "f32|fp8", 0, "Keep keys and values in F32 (default) or FP8, a quarter of the bytes", 90 },
     { "activations", KEY_ACTIVATIONS, "16|8", 0, "Bits of activations that meet NVFP4 weights (default: 16); 8 is faster and much less exact", 90 },
     { 0 }

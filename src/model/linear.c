@@ -1,5 +1,6 @@
 #include "model/linear.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,9 +127,24 @@ ns_acts ns_acts_of(const float *x, size_t ldx, int m, int cols)
     return (ns_acts){ .x = x, .ldx = ldx, .m = m, .cols = { .n = 1, .total = cols } }; /* seg NULL: the prefix */
 }
 
-ns_seg ns_acts_seg(const ns_acts *a, int s)
+int ns_acts_pieces(const ns_acts *a)
 {
-    return a->cols.seg ? a->cols.seg[s] : (ns_seg){ 0, a->cols.total };
+    int n = 1;
+    if (!a->panels)
+        return a->cols.n;
+    while (n < a->panels->n && a->panels->end[n - 1] < a->cols.total)
+        n++;
+    return n;
+}
+
+ns_seg ns_acts_piece(const ns_acts *a, int s)
+{
+    if (a->cols.seg)
+        return a->cols.seg[s];
+    if (!a->panels)
+        return (ns_seg){ 0, a->cols.total };
+    int first = s ? a->panels->end[s - 1] : 0, end = a->panels->end[s];
+    return (ns_seg){ first, (end < a->cols.total ? end : a->cols.total) - first };
 }
 
 struct pack {
@@ -143,8 +159,8 @@ static void pack_one(void *ctx, int i, int thread)
     const struct pack *p = ctx;
     const float *x = p->a->x + (size_t)i * p->a->ldx;
     char *out = p->a->packed[p->dtype];
-    for (int s = 0; s < p->a->cols.n; s++) {
-        int len = ns_acts_seg(p->a, s).len;
+    for (int s = 0; s < ns_acts_pieces(p->a); s++) {
+        int len = ns_acts_piece(p->a, s).len;
         size_t bytes = p->ops->act_bytes(p->dtype, len);
         p->ops->act_pack(p->dtype, x, len, out + (size_t)i * bytes);
         out += (size_t)p->a->m * bytes;
@@ -152,13 +168,18 @@ static void pack_one(void *ctx, int i, int thread)
     }
 }
 
-void ns_acts_pack(const ns_model *m, ns_scratch *s, ns_acts *a, ns_dtype t)
+void ns_acts_pack(const ns_model *m, ns_scratch *s, ns_acts *a, const ns_mat *w)
 {
+    const ns_dtype t = w->dtype;
+    assert(!a->cols.seg || !w->panels);
+    for (int i = 0; i <= NS_NVFP4; i++)
+        assert(!a->packed[i] || a->panels == w->panels);
     if (a->packed[t])
         return;
+    a->panels = w->panels;
     size_t bytes = 0;
-    for (int i = 0; i < a->cols.n; i++)
-        bytes += m->ops->act_bytes(t, ns_acts_seg(a, i).len);
+    for (int i = 0; i < ns_acts_pieces(a); i++)
+        bytes += m->ops->act_bytes(t, ns_acts_piece(a, i).len);
     a->packed[t] = ns_scratch_get(s, (size_t)a->m, bytes);
     struct pack p = { m->ops, a, t };
     if (a->packed[t])

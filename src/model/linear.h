@@ -11,13 +11,14 @@ void ns_scratch_reset(ns_scratch *s);
 void ns_scratch_reset_step(ns_scratch *s);
 bool ns_scratch_failed(const ns_scratch *s);
 
-/* A set of activation vectors x [m, cols] and its packed forms, made when a dtype first asks. Column segments (more than one)
- * are packed one after the other: all vectors of segment 0, then of segment 1. */
+/* A set of activation vectors x [m, cols] and its packed forms, made when a dtype first asks. The pieces of the columns, segments of the
+ * cut or panels of the matrices that they meet, are packed one after the other: all vectors' piece 0, then piece 1. */
 typedef struct ns_acts {
     const float *x;
     size_t ldx;
     int m;
     ns_segs cols; /* total columns live; for a prefix, one segment {0, n} */
+    const ns_panels *panels; /* of a prefix: those of all matrices that it meets; known when it is packed */
     void *packed[NS_NVFP4 + 1];
     struct ns_acts *joint; /* a set of several sizes' vectors that these are among, from the place `base` on; see products.c */
     int base;
@@ -25,8 +26,10 @@ typedef struct ns_acts {
 
 ns_acts ns_acts_of(const float *x, size_t ldx, int m, int cols);
 ns_acts ns_acts_of_segs(const float *x, size_t ldx, int m, const ns_segs *cols);
-ns_seg ns_acts_seg(const ns_acts *a, int s); /* column segment s < cols.n */
-void ns_acts_pack(const ns_model *m, ns_scratch *s, ns_acts *a, ns_dtype t);
+int ns_acts_pieces(const ns_acts *a);
+ns_seg ns_acts_piece(const ns_acts *a, int s); /* the columns of piece s, as the full model counts them */
+/* In the form that products with w want. */
+void ns_acts_pack(const ns_model *m, ns_scratch *s, ns_acts *a, const ns_mat *w);
 
 /* y_i = W[rows, cols] x_i (+ bias), y [m, rows live] with rows ldy apart. */
 typedef struct ns_product {

@@ -74,16 +74,22 @@ static void add_bias(const ns_ops *ops, const ns_product *p, int out, int rows)
         ops->axpy(rows, 1.0f, p->bias + out, p->y + out + (size_t)v * p->ldy);
 }
 
+/* Rows row .. row + rows - 1 of w with the m vectors idx of a, piece by piece. */
+static void matmul(const ns_ops *ops, const ns_mat *w, int row, int rows, const ns_acts *a, const int *idx, int m, float *y, size_t ldy)
+{
+    const char *x = a->packed[w->dtype];
+    for (int s = 0; s < ns_acts_pieces(a); s++) {
+        ns_seg c = ns_acts_piece(a, s);
+        ns_mat view = ns_mat_view(w, 0, w->rows, c.off, c.len);
+        ops->matmul(&view, row, rows, x, idx, m, y, ldy, s > 0);
+        x += (size_t)a->m * ops->act_bytes(w->dtype, c.len);
+    }
+}
+
 static void multiply(const struct run *r, const struct task *t)
 {
     const ns_product *p = t->p;
-    const char *x = p->x->packed[p->w->dtype];
-    for (int s = 0; s < p->x->cols.n; s++) {
-        ns_seg c = ns_acts_seg(p->x, s);
-        ns_mat view = ns_mat_view(p->w, 0, p->w->rows, c.off, c.len);
-        r->ops->matmul(&view, t->row, t->rows, x, p->idx, p->m, p->y + t->out, p->ldy, s > 0);
-        x += (size_t)p->x->m * r->ops->act_bytes(p->w->dtype, c.len);
-    }
+    matmul(r->ops, p->w, t->row, t->rows, p->x, p->idx, p->m, p->y + t->out, p->ldy);
     add_bias(r->ops, p, t->out, t->rows);
 }
 
@@ -94,15 +100,13 @@ static void multiply_rows(const struct run *r, const struct task *t, int n, int 
 {
     const ns_acts *joint = t->p->x->joint;
     const ns_mat *w = t->p->w;
-    assert(joint->cols.total <= w->cols);
-    ns_mat view = ns_mat_view(w, 0, w->rows, 0, joint->cols.total);
     int *idx = r->idx + (size_t)thread * (size_t)r->most, m = 0, rows = end - row;
     float *out = r->out + (size_t)thread * (size_t)r->most * ROWS;
     for (int i = 0; i < n; i++)
         if (t[i].row <= row && row < t[i].row + t[i].rows)
             for (int v = 0; v < t[i].p->m; v++)
                 idx[m++] = t[i].p->x->base + (t[i].p->idx ? t[i].p->idx[v] : v);
-    r->ops->matmul(&view, row, rows, joint->packed[w->dtype], idx, m, out, (size_t)rows, false);
+    matmul(r->ops, w, row, rows, joint, idx, m, out, (size_t)rows);
     for (int i = 0; i < n; i++) {
         const ns_product *p = t[i].p;
         int to = t[i].out + row - t[i].row;
@@ -255,7 +259,7 @@ static void join_inputs(const ns_model *m, ns_scratch *s, const struct list *l, 
     fill_sets(s, &in);
     for (int i = 0; i < n && !ns_scratch_failed(s); i++) {
         ns_acts *x = l[i].p->joint ? l[i].p->x->joint : l[i].p->x;
-        ns_acts_pack(m, s, x, l[i].p->w->dtype);
+        ns_acts_pack(m, s, x, l[i].p->w);
         if (x->m > r->most)
             r->most = x->m;
     }
@@ -316,7 +320,7 @@ void ns_products_run(const ns_model *m, ns_scratch *s, ns_product *p, int n, boo
     int tasks = 0;
     for (int i = 0; i < n; i++) {
         if (!shared)
-            ns_acts_pack(m, s, p[i].x, p[i].w->dtype);
+            ns_acts_pack(m, s, p[i].x, p[i].w);
         tasks += count_tasks(&p[i]);
     }
     struct run r = { .ops = m->ops, .task = ns_scratch_get(s, (size_t)tasks, sizeof(struct task)) };

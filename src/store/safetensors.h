@@ -47,7 +47,7 @@ void ns_tensor_print(const ns_tensor *t, ns_buf *out); /* appends "BF16 [10304, 
 
 typedef enum ns_store_load {
     NS_LOAD_MMAP, /* maps the shards: instant, shared, paged in on use */
-    NS_LOAD_HUGE, /* reads them into memory backed by huge pages where the system grants them */
+    NS_LOAD_HUGE, /* reads them into memory of the process, backed by huge pages where the system grants them */
 } ns_store_load;
 
 typedef struct ns_store ns_store;
@@ -65,6 +65,8 @@ const ns_tensor *ns_store_at(const ns_store *s, size_t i); /* shard by shard, in
 size_t ns_store_bytes(const ns_store *s);                  /* of all tensors */
 int ns_store_n_shards(const ns_store *s);
 const char *ns_store_shard(const ns_store *s, int i); /* file name without the folder */
+/* The same address, writable: p is inside a tensor of a store that was loaded with NS_LOAD_HUGE, and the copy is the store's own. */
+uint8_t *ns_store_own(const ns_store *s, const uint8_t *p);
 /* What comes next: scattered small reads (no reading ahead), or ordinary ones. */
 void ns_store_advise(const ns_store *s, bool scattered);
 const char *ns_store_path(const ns_store *s);         /* as opened */

@@ -289,6 +289,16 @@ const char *ns_store_shard(const ns_store *s, int i)
     return i >= 0 && (size_t)i < s->n_shards ? s->shards[i].name : NULL;
 }
 
+uint8_t *ns_store_own(const ns_store *s, const uint8_t *p)
+{
+    for (size_t i = 0; i < s->n_shards; i++) {
+        const ns_map *m = &s->shards[i].map;
+        if (m->anonymous && p >= m->data && p < m->data + m->size)
+            return (uint8_t *)(uintptr_t)p;
+    }
+    abort(); /* the caller asked of a mapped store */
+}
+
 void ns_store_advise(const ns_store *s, bool scattered)
 {
     for (size_t i = 0; i < s->n_shards; i++)

@@ -38,6 +38,13 @@ unsigned ns_dtype_bits(ns_dtype t);
 /* Elements of a row that cannot be separated: a prefix width must be a multiple of it. */
 unsigned ns_dtype_block(ns_dtype t);
 
+/* A matrix whose columns lie in panels: panel p is columns end[p - 1] (0 for the first) to end[p] - 1 of all rows, row after row, and the
+ * panels follow each other; so do those of the block scales. A prefix of the columns that ends with a panel is then read without gaps. */
+enum { NS_MAX_PANELS = 4 };
+typedef struct ns_panels {
+    int n, end[NS_MAX_PANELS]; /* multiples of every dtype's block, but for the last, which is the number of columns */
+} ns_panels;
+
 /* A matrix in its stored form, or a view of one: W [rows, cols], y = W x. Never owns memory.
  * A prefix view is the same pointers with fewer rows or cols.
  * NVFP4 (ModelOpt): byte j of a row holds elements 2j (low nibble) and 2j+1 (high), `scale` holds one E4M3 byte per 16
@@ -50,12 +57,15 @@ typedef struct ns_mat {
     const uint8_t *scale; /* NVFP4 only: block scale of (0,0) */
     size_t scale_stride;
     float global_scale;
+    const ns_panels *panels; /* NULL: whole rows. Else the strides say nothing: views, one panel each, have their own */
 } ns_mat;
 
 /* Bytes that `cols` stored elements of one row take, scales not counted. */
 size_t ns_dtype_row_bytes(ns_dtype t, size_t cols);
 /* Bytes of an [rows, cols] matrix with its block scales (tensor-wide scalars not counted). */
 size_t ns_mat_bytes(const ns_mat *m);
-/* The sub-matrix from (row, col) on: `col` must be a multiple of the dtype's block (of 2 for the nibbles). */
+/* Columns from `col` on that lie together in a row: to the end of the panel, or of the row. */
+int ns_mat_run(const ns_mat *m, int col);
+/* The sub-matrix from (row, col) on: `col` must be a multiple of the dtype's block (of 2 for the nibbles), and cols <= ns_mat_run(m, col). */
 ns_mat ns_mat_view(const ns_mat *m, int row, int rows, int col, int cols);
 #endif

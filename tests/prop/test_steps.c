@@ -21,12 +21,13 @@ typedef struct run_case {
     const char *dir, *name; /* "nvfp4 on avx2, FP8 cache" */
     const ns_ops *ops;
     ns_dtype kv;
+    bool loaded; /* into panels */
 } run_case;
 
-static ns_ckpt *reopen(const char *dir)
+static ns_ckpt *reopen(const char *dir, bool loaded)
 {
     ns_err e = { 0 };
-    ns_ckpt *c = ns_ckpt_open(dir, NULL, &e);
+    ns_ckpt *c = ns_ckpt_open(dir, &(ns_ckpt_opts){ .huge_pages = loaded }, &e);
     if (!c)
         fail_msg("%s: %s", dir, e.msg);
     return c;
@@ -34,7 +35,7 @@ static ns_ckpt *reopen(const char *dir)
 
 static prop_model model_of(const run_case *c, int threads)
 {
-    prop_model m = prop_open(reopen(c->dir), c->ops, threads);
+    prop_model m = prop_open(reopen(c->dir, c->loaded), c->ops, threads);
     m.m.kv = c->kv;
     return m;
 }
@@ -47,7 +48,7 @@ static void each_rung(const prop_variant *v, case_fn *fn)
     if (tiny_make(dir, &v->o) != 0)
         abort();
     for (int i = 0; i < 2 * NS_RUNG_COUNT; i++) {
-        run_case c = { v, dir, name, ns_ops_find((enum ns_rung)(i / 2)), i % 2 ? NS_F8_E4M3 : NS_F32 };
+        run_case c = { v, dir, name, ns_ops_find((enum ns_rung)(i / 2)), i % 2 ? NS_F8_E4M3 : NS_F32, v->o.nest != NULL };
         if (!c.ops || (c.kv != NS_F32 && !strchr(v->o.pattern, '*')))
             continue;
         snprintf(name, sizeof name, "%s on %s%s", v->name, c.ops->name, c.kv == NS_F32 ? "" : ", FP8 cache");
@@ -298,6 +299,18 @@ static void batches_of(const run_case *c)
 static void mixed_batches_of(const run_case *c)
 {
     company_of(c, true);
+}
+
+static void mixed_batch_in_panels(void **state)
+{
+    (void)state;
+    prop_variant v[PROP_VARIANTS];
+    prop_variants(v);
+    for (int i = 0; i < PROP_VARIANTS; i++) {
+        v[i].o.nest = "{\"version\": 1, \"variants\": [{\"name\": \"full\"}, {\"name\": \"mid\", \"cut\": {\"hidden\": 48}}, "
+                      "{\"name\": \"small\", \"cut\": {\"hidden\": 32, \"expert_ffn\": 16, \"dense_ffn\": 48}}]}";
+        each_rung(&v[i], mixed_batches_of);
+    }
 }
 
 static void batch_is_each_alone(void **state)
@@ -720,6 +733,7 @@ int main(void)
                                         cmocka_unit_test(any_chunking_bits),
                                         cmocka_unit_test(ssd_is_recurrence),
                                         cmocka_unit_test(batch_is_each_alone), cmocka_unit_test(mixed_batch_is_each_alone),
+                                        cmocka_unit_test(mixed_batch_in_panels),
                                         cmocka_unit_test(any_threads),
                                         cmocka_unit_test(rewind_is_replay),
                                         cmocka_unit_test(save_load_continues),
