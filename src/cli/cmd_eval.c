@@ -42,7 +42,7 @@ static const struct argp_option options[] = {
     { "think", KEY_THINK, "A,B,..", 0, "Sizes that think, each with each size of --answers", 2 },
     { "answers", KEY_ANSWERS, "A,B,..", 0, "Sizes that answer", 2 },
     { "pairs", KEY_PAIRS, "A:B,C:D,..", 0, "Pairs of a size that thinks and one that answers", 2 },
-    { "handover", KEY_HANDOVER, "HOW,..", 0, "From the one to the other: cache, prefill (default), late; each is measured", 2 },
+    { "handover", KEY_HANDOVER, "HOW,..", 0, "From the one to the other: cache, prefill, late; each is measured. Default: auto, what the checkpoint allows", 2 },
     { "think-budgets", KEY_BUDGETS, "N,N,..", 0, "Tokens of thought after which it is closed: numbers, inf (up to --max-thought), 0 (thinking is "
       "off). Default: inf", 2 },
     { "max-thought", KEY_MAX_THOUGHT, "N", 0, "Tokens of thought that inf stands for (default 512)", 2 },
@@ -135,17 +135,21 @@ static void add_handovers(struct argp_state *s, args *a, const char *p)
     static const struct {
         const char *name;
         enum ns_handover how;
-    } names[] = { { "cache", NS_HANDOVER_CACHE }, { "prefill", NS_HANDOVER_PREFILL }, { "late", NS_HANDOVER_LATE } };
+    } names[] = { { "auto", NS_HANDOVER_AUTO }, { "cache", NS_HANDOVER_CACHE }, { "prefill", NS_HANDOVER_PREFILL },
+                  { "late", NS_HANDOVER_LATE } };
+    const size_t n_names = sizeof names / sizeof *names;
     a->o.n_handovers = 0;
     for (;; p++) {
         size_t n = strcspn(p, ","), k = 0;
-        while (k < 3 && !(strlen(names[k].name) == n && strncmp(names[k].name, p, n) == 0))
+        while (k < n_names && !(strlen(names[k].name) == n && strncmp(names[k].name, p, n) == 0))
             k++;
-        if (k == 3)
-            argp_error(s, "--handover: \"%.*s\" is none of cache, prefill, late", (int)n, p);
+        if (k == n_names)
+            argp_error(s, "--handover: \"%.*s\" is none of auto, cache, prefill, late", (int)n, p);
         for (int i = 0; i < a->o.n_handovers; i++)
             if (a->handovers[i] == names[k].how)
                 argp_error(s, "--handover: %s is given twice", names[k].name);
+        if (a->o.n_handovers && (k == 0 || a->handovers[0] == NS_HANDOVER_AUTO))
+            argp_error(s, "--handover: auto is one of the others, and stands alone");
         a->handovers[a->o.n_handovers++] = names[k].how;
         p += n;
         if (!*p)
@@ -340,7 +344,7 @@ static void free_all(char **list, int n)
 
 int ns_cmd_eval(int argc, char **argv)
 {
-    args a = { .o = ns_eval_defaults(), .temperature = -1.0, .top_p = -1.0, .handovers = { NS_HANDOVER_PREFILL } };
+    args a = { .o = ns_eval_defaults(), .temperature = -1.0, .top_p = -1.0, .handovers = { NS_HANDOVER_AUTO } };
     ns_err e = { 0 };
     a.budgets[0] = NS_EVAL_INF;
     a.o.budgets = a.budgets;

@@ -10,8 +10,8 @@ ns_eval_opts ns_eval_defaults(void)
 {
     static const char *const full[] = { "full" };
     static const int inf[] = { NS_EVAL_INF };
-    static const enum ns_handover prefill[] = { NS_HANDOVER_PREFILL };
-    return (ns_eval_opts){ .sizes = full, .n_sizes = 1, .budgets = inf, .n_budgets = 1, .handovers = prefill, .n_handovers = 1, .batch = 32,
+    static const enum ns_handover automatic[] = { NS_HANDOVER_AUTO };
+    return (ns_eval_opts){ .sizes = full, .n_sizes = 1, .budgets = inf, .n_budgets = 1, .handovers = automatic, .n_handovers = 1, .batch = 32,
                            .max_thought = 512, .max_answer = 64, .samples = 1 };
 }
 

@@ -26,7 +26,7 @@ typedef struct ns_eval_opts {
     int n_sizes;
     const ns_eval_pair *pairs; /* [n_pairs] */
     int n_pairs;
-    const enum ns_handover *handovers; /* [n_handovers] for pairs of two sizes: CACHE, PREFILL, LATE; each is a plan */
+    const enum ns_handover *handovers; /* [n_handovers] for pairs of two sizes: CACHE, PREFILL, LATE; each is a plan. AUTO is one of these */
     int n_handovers;
     const int *budgets;       /* [n_budgets] tokens of thought, NS_EVAL_OFF (pairs of two sizes leave it out), NS_EVAL_INF; each once */
     int n_budgets;

@@ -54,8 +54,8 @@ static int set_sizes(const struct eval *v, struct pass *p, const char *think, co
         snprintf(p->label, sizeof p->label, "%s:%s", p->think, p->answer);
     else
         snprintf(p->label, sizeof p->label, "%s", p->answer);
-    if (p->two && p->handover == NS_HANDOVER_CACHE && !ns_cut_same_state(v->en->model.arch, &p->think_cut, &p->answer_cut))
-        return ns_fail(e, NS_EINVAL, "%s: the sizes' caches differ in shape, a handover by cache is not possible", p->label);
+    if (p->two && ns_engine_handover(v->en, &p->think_cut, &p->answer_cut, p->handover, &p->handover, e) != 0)
+        return ns_err_wrap(e, "%s", p->label);
     return 0;
 }
 

@@ -128,7 +128,11 @@ want "eval, samples in the table" 0 "pass@1 .* pass@2" $E --samples 2 --temperat
 want "eval, samples without a temperature" 2 "all be the same" $E --samples 2
 want "eval, top-p without a temperature" 2 "needs --temperature" $E --top-p 0.9
 want "eval, bad pair" 2 "no pair of sizes" $E --pairs small
-want "eval, bad handover" 2 "none of cache" $E --pairs small:full --handover later
+want "eval, the handover that run would take" 0 "^small:full prefill *5 " $E --pairs small:full --think-budgets 5
+sed '1s/{/{"handover": "cache", /' ck/nest.json >cached.json
+want "eval, the handover that the checkpoint allows" 0 "^small:full cache *5 " $E --nest cached.json --pairs small:full --think-budgets 5
+want "eval, auto stands alone" 2 "stands alone" $E --pairs small:full --handover auto,cache
+want "eval, bad handover" 2 "none of auto, cache" $E --pairs small:full --handover later
 want "eval, sizes that think alone" 2 "go together" $E --think small
 want "eval, every size with every other" 0 "^small:full prefill " $E --think full,small --answers full
 
