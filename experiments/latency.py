@@ -2,6 +2,7 @@
 """What an answer costs in time by every pair of sizes, and what a size change costs at a length of thought.
 
     experiments/latency.py NESTAR CKPT FOLDER [--pairs] [--switches 1024 8192 32768] [--handovers cache prefill late]
+                           [--load mmap|huge] [--only 12B:full full:full ..]
 
 --pairs: 2000 tokens of thought at one size, 300 of answer at another, for every pair of the named sizes.
 --switches: a prompt of so many random ids is read at the first size, then one token is written at it and one at the last.
@@ -30,7 +31,7 @@ def measure(folder, name, command):
 
 def pair(args, think, answer, how):
     r = measure(args.folder, f"{think}-{answer}-{how}", [
-        args.nestar, "run", args.ckpt, "-p", PROMPT, "--think", think, "--answer", answer, "--think-budget", str(args.think), "--answer-tokens",
+        args.nestar, "run", args.ckpt, "--load", args.load, "-p", PROMPT, "--think", think, "--answer", answer, "--think-budget", str(args.think), "--answer-tokens",
         str(args.answer), "--ignore-eos", "--temp", "0", "--handover", how, "--context", str(args.think + args.answer + 256), "--json"])
     s = r["stats"]
     if r["thought"]["tokens"] != args.think or r["thought"]["answer_tokens"] != args.answer:
@@ -58,7 +59,7 @@ def switches(args, sizes):
         draw = random.Random(n)
         ids.write_text(" ".join(str(draw.randrange(1000, 100000)) for _ in range(n)))
         state = args.folder / f"state-{n}"
-        common = ["--ignore-eos", "--temp", "0", "--context", str(n + 16), "--json"]
+        common = ["--load", args.load, "--ignore-eos", "--temp", "0", "--context", str(n + 16), "--json"]
         first, last = sizes[0], sizes[-1]
         measure(args.folder, f"read-{n}", [args.nestar, "run", args.ckpt, "--ids-file", str(ids), "--size", first, "-n", "1", "--save-state",
                                            str(state)] + common)
@@ -79,6 +80,8 @@ def main():
     p.add_argument("--think", type=int, default=2000)
     p.add_argument("--answer", type=int, default=300)
     p.add_argument("--pairs", action="store_true")
+    p.add_argument("--load", default="mmap", choices=["mmap", "huge"])
+    p.add_argument("--only", nargs="+", help="these pairs of sizes")
     p.add_argument("--switches", type=int, nargs="*", default=[])
     p.add_argument("--handovers", nargs="+", default=["cache"])
     args = p.parse_args()
@@ -86,6 +89,8 @@ def main():
     full = args.sizes[-1]
     rest = [(a, b) for a in args.sizes for b in args.sizes if (a, b) != (full, full)]
     args.order = [(full, full)] + sorted(rest, key=lambda x: (x[1] != full, x[0] == x[1]))
+    if args.only:
+        args.order = [tuple(o.split(":")) for o in args.only]
     if args.pairs:
         pairs(args)
     if args.switches:

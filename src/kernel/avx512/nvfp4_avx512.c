@@ -177,8 +177,9 @@ static inline __attribute__((always_inline)) void kept_part(const char *w, bool 
 
 enum kept { NONE, KEEP, KEPT }; /* rows are decoded; decoded and kept; taken from where they were kept */
 
+/* Columns from .. to - 1, whole parts unless they are the last. Before the last, the accumulators wait in `sums`. */
 static inline __attribute__((always_inline)) void tile(const ns_mat *w, int r, int rows, const char *const *x, int m, float *y, size_t ldy,
-                                                       bool add, enum kept how, char *kept, int bits)
+                                                       bool add, enum kept how, char *kept, int bits, int from, int to, float *sums)
 {
     int n = part_vectors(WIDE, bits);
     __m512 acc[TILE][GROUP];
@@ -186,15 +187,26 @@ static inline __attribute__((always_inline)) void tile(const ns_mat *w, int r, i
     for (int t = 0; t < m; t++)
         UNROLL
         for (int i = 0; i < rows; i++)
-            acc[t][i] = _mm512_setzero_ps();
-    int c = 0, left;
-    size_t at = HEADER;
-    for (; c + WIDE <= w->cols; c += WIDE, at += (size_t)(n + part_extra(bits)) * 64) {
+            acc[t][i] = from > 0 ? _mm512_load_ps(sums + (t * rows + i) * 16) : _mm512_setzero_ps();
+    int c = from, left;
+    size_t at = HEADER + (size_t)(from / WIDE * (n + part_extra(bits))) * 64;
+    if (how != NONE)
+        kept += from / WIDE * 2 * (n + 1) * 64;
+    for (; c + WIDE <= to; c += WIDE, at += (size_t)(n + part_extra(bits)) * 64) {
         if (how == KEPT)
             kept_part(kept, true, x, at, m, acc, bits);
         else
             part(w, r, rows, c, WIDE, true, x, at, m, acc, how == KEEP ? kept : NULL, bits);
-        kept += 2 * (n + 1) * 64;
+        if (how != NONE)
+            kept += 2 * (n + 1) * 64;
+    }
+    if (to < w->cols) {
+        UNROLL
+        for (int t = 0; t < m; t++)
+            UNROLL
+            for (int i = 0; i < rows; i++)
+                _mm512_store_ps(sums + (t * rows + i) * 16, acc[t][i]);
+        return;
     }
     left = w->cols - c;
     if (how == KEPT && left > NARROW)
@@ -210,53 +222,68 @@ static inline __attribute__((always_inline)) void tile(const ns_mat *w, int r, i
         finish(y + (size_t)t * ldy, acc[t], rows, w->global_scale * 128.0f * *(const float *)x[t], add);
 }
 
-/* m (1..TILE, a constant) vectors against all rows, `group` at a time; kept rows lie in pairs, part by part: one stream. */
+/* m (1..TILE, a constant) vectors against all rows, `group` at a time. */
 static inline __attribute__((always_inline)) void tiles(const ns_mat *w, int row0, int rows, int group, const char *const *x, int m, float *y,
-                                                        size_t ldy, bool add, enum kept how, char *kept, int bits)
+                                                        size_t ldy, bool add, int bits)
 {
-    size_t step = how == NONE ? 0 : 2 * parts_bytes(w->cols, bits, 1);
     int r = 0;
-    for (; r + group <= rows; r += group, kept += step)
-        tile(w, row0 + r, group, x, m, y + r, ldy, add, how, kept, bits);
-    for (; r < rows; r++) /* none where rows are kept */
+    for (; r + group <= rows; r += group)
+        tile(w, row0 + r, group, x, m, y + r, ldy, add, NONE, NULL, bits, 0, w->cols, NULL);
+    for (; r < rows; r++)
         for (int t = 0; t < m; t++)
-            tile(w, row0 + r, 1, x + t, 1, y + (size_t)t * ldy + (size_t)r, ldy, add, NONE, kept, bits);
+            tile(w, row0 + r, 1, x + t, 1, y + (size_t)t * ldy + (size_t)r, ldy, add, NONE, NULL, bits, 0, w->cols, NULL);
+}
+
+/* What decoded rows are kept in: the rows in pairs, part by part, in the second-level cache; and a tile's accumulators. */
+enum { SCRATCH = 400 * 1024, KEPT_ROWS = 128, COLUMNS = 4 * WIDE };
+struct scratch {
+    _Alignas(64) char rows[SCRATCH];
+    _Alignas(64) float sums[KEPT_ROWS * TILE * 16];
+};
+
+/* The same for rows that are kept, an even number. Once they are, they are taken in blocks of columns, so that what a block needs of seven
+ * vectors stays in the first-level cache (those of 8 bits do anyway); out of memory whole rows come faster. */
+static inline __attribute__((always_inline)) void kept_tiles(const ns_mat *w, int row0, int rows, const char *const *x, int m, float *y, size_t ldy,
+                                                             bool add, enum kept how, struct scratch *s, int bits)
+{
+    size_t step = 2 * parts_bytes(w->cols, bits, 1);
+    for (int from = 0, to; from < w->cols; from = to) {
+        to = how == KEPT && bits == 16 && w->cols - from > COLUMNS ? from + COLUMNS : w->cols;
+        for (int r = 0; r < rows; r += 2)
+            tile(w, row0 + r, 2, x, m, y + r, ldy, add, how, s->rows + (size_t)(r / 2) * step, bits, from, to, s->sums + r * TILE * 16);
+    }
 }
 
 static inline __attribute__((always_inline)) void lone_tile(const ns_mat *w, int row0, int rows, const char *const *x, int m, float *y, size_t ldy,
                                                             bool add, int bits)
 {
-    char none;
     switch (m) {
-    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, NONE, &none, bits); break;
-    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, NONE, &none, bits); break;
-    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, NONE, &none, bits); break;
-    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, NONE, &none, bits); break;
-    case 3: tiles(w, row0, rows, 2, x, 3, y, ldy, add, NONE, &none, bits); break;
-    case 2: tiles(w, row0, rows, 4, x, 2, y, ldy, add, NONE, &none, bits); break;
-    default: tiles(w, row0, rows, 4, x, 1, y, ldy, add, NONE, &none, bits); break;
+    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, bits); break;
+    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, bits); break;
+    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, bits); break;
+    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, bits); break;
+    case 3: tiles(w, row0, rows, 2, x, 3, y, ldy, add, bits); break;
+    case 2: tiles(w, row0, rows, 4, x, 2, y, ldy, add, bits); break;
+    default: tiles(w, row0, rows, 4, x, 1, y, ldy, add, bits); break;
     }
 }
 
 /* A multiple of two rows, m > 2: TILE vectors or fewer out of more than TILE. */
 static inline __attribute__((always_inline)) void kept_tile(const ns_mat *w, int row0, int rows, const char *const *x, int m, float *y, size_t ldy,
-                                                            bool add, enum kept how, char *kept, int bits)
+                                                            bool add, enum kept how, struct scratch *s, int bits)
 {
     switch (m) {
-    case 7: tiles(w, row0, rows, 2, x, 7, y, ldy, add, how, kept, bits); break;
-    case 6: tiles(w, row0, rows, 2, x, 6, y, ldy, add, how, kept, bits); break;
-    case 5: tiles(w, row0, rows, 2, x, 5, y, ldy, add, how, kept, bits); break;
-    case 4: tiles(w, row0, rows, 2, x, 4, y, ldy, add, how, kept, bits); break;
-    default: tiles(w, row0, rows, 2, x, 3, y, ldy, add, how, kept, bits); break;
+    case 7: kept_tiles(w, row0, rows, x, 7, y, ldy, add, how, s, bits); break;
+    case 6: kept_tiles(w, row0, rows, x, 6, y, ldy, add, how, s, bits); break;
+    case 5: kept_tiles(w, row0, rows, x, 5, y, ldy, add, how, s, bits); break;
+    case 4: kept_tiles(w, row0, rows, x, 4, y, ldy, add, how, s, bits); break;
+    default: kept_tiles(w, row0, rows, x, 3, y, ldy, add, how, s, bits); break;
     }
 }
 
-/* Vectors in tiles of even shares: 6 + 1 would be slower than 4 + 3. Of several tiles, the first keeps the decoded rows in scratch that
- * stays in the second-level cache. */
-enum { SCRATCH = 400 * 1024 };
-
+/* Vectors in tiles of even shares: 6 + 1 would be slower than 4 + 3. Of several tiles, the first keeps the decoded rows. */
 static inline __attribute__((always_inline)) void vectors(const ns_mat *w, int row0, int rows, const char *x, size_t stride, const int *idx, int m,
-                                                          float *y, size_t ldy, bool add, char *scratch, int bits)
+                                                          float *y, size_t ldy, bool add, struct scratch *scratch, int bits)
 {
     int left = (m + TILE - 1) / TILE;
     for (int t0 = 0, mt; t0 < m; t0 += mt, left--) {
@@ -277,12 +304,13 @@ static inline __attribute__((always_inline)) void vectors(const ns_mat *w, int r
 static inline __attribute__((always_inline)) void product(const ns_mat *w, int row0, int rows, const char *x, const int *idx, int m, float *y,
                                                           size_t ldy, bool add, int bits)
 {
-    _Alignas(64) char scratch[SCRATCH];
+    struct scratch scratch;
     size_t stride = ns_nvfp4_act_bytes_avx512(w->cols, bits);
     int r = 0, block = (int)(SCRATCH / parts_bytes(w->cols, bits, 1) / 2 * 2);
+    block = block < KEPT_ROWS ? block : KEPT_ROWS;
     for (int n; m > TILE && block > 0 && rows - r > 1; r += n) {
         n = rows - r < block ? (rows - r) / 2 * 2 : block;
-        vectors(w, row0 + r, n, x, stride, idx, m, y + r, ldy, add, scratch, bits);
+        vectors(w, row0 + r, n, x, stride, idx, m, y + r, ldy, add, &scratch, bits);
     }
     if (r < rows) /* few vectors, a row without a partner, or rows too long to be kept */
         vectors(w, row0 + r, rows - r, x, stride, idx, m, y + r, ldy, add, NULL, bits);
