@@ -108,7 +108,7 @@ enum ns_handover {
     NS_HANDOVER_AUTO,    /* cache where the head dims agree and the checkpoint was made for it (docs/NEST.md), else prefill */
     NS_HANDOVER_CACHE,   /* keep it as it is: costs nothing; an error where head dims differ */
     NS_HANDOVER_PREFILL, /* recompute the prefix at the new size: exact */
-    NS_HANDOVER_LATE     /* prefill, done in pieces by ns_answer while the size before is still writing: exact */
+    NS_HANDOVER_LATE     /* prefill, done in pieces by ns_answer while the size before is still writing, on half of its threads: exact */
 };
 
 typedef struct ns_session_opts {

@@ -185,8 +185,8 @@ static int unread(const ns_answer *a, int to)
     enum ns_handover how = a->o.handover;
     if (to < 0 || a->now < 0 || strcmp(a->o.segment[to].size, a->o.segment[a->now].size) == 0)
         return 0;
-    if (how == NS_HANDOVER_LATE && s->next_state)
-        return s->n - s->next_state->len;
+    if (how == NS_HANDOVER_LATE && s->next)
+        return s->n - ns_follower_done(s->next);
     return how == NS_HANDOVER_CACHE || (how == NS_HANDOVER_AUTO && a->keeps_cache) ? 0 : s->n;
 }
 

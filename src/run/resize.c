@@ -70,16 +70,19 @@ static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
 
 static bool follows(const ns_session *s, const ns_cut *cut)
 {
-    return s->next_plan && s->next_state->len < s->n && ns_cut_equal(&s->next_plan->cut, cut);
+    return s->next && ns_follower_asked(s->next) < s->n && ns_cut_equal(ns_follower_cut(s->next), cut);
 }
 
 /* The state that read along becomes the session's; the rest is little. */
 static int take_over(ns_session *s, ns_err *e)
 {
-    ns_plan *plan = s->next_plan;
-    ns_state *state = s->next_state;
-    s->next_plan = NULL; /* whatever happens, nothing follows any more */
-    s->next_state = NULL;
+    ns_plan *plan = NULL;
+    ns_state *state = NULL;
+    ns_follower *next = s->next;
+    s->next = NULL; /* whatever happens, nothing follows any more */
+    s->plan->model = &s->en->model;
+    if (ns_follower_take(next, s->n, &plan, &state, e) != 0)
+        return -1;
     int rc = read_again(s, plan, state, NS_LATE_CHUNK, e);
     if (rc != 0) {
         ns_plan_free(plan);
@@ -142,26 +145,10 @@ done:
 
 void ns_session_unfollow(ns_session *s)
 {
-    ns_plan_free(s->next_plan);
-    ns_state_free(s->next_state);
-    s->next_plan = NULL;
-    s->next_state = NULL;
-}
-
-/* Reads on with the following state: steps of `chunk` while more than `keep` tokens are left over. */
-static int read_along(ns_session *s, int chunk, int keep, ns_err *e)
-{
-    double start = ns_now();
-    int rc = 0;
-    while (rc == 0 && s->n - s->next_state->len > keep) {
-        int at = s->next_state->len, n = s->n - at < chunk ? s->n - at : chunk;
-        ns_item item = { .state = s->next_state, .ids = s->ids + at, .n = n };
-        rc = ns_forward(s->next_plan, &item, 1, s->scratch, NULL, e);
-    }
-    s->stats.switch_seconds += ns_now() - start;
-    if (rc != 0)
-        ns_session_unfollow(s);
-    return rc;
+    ns_follower_free(s->next);
+    s->next = NULL;
+    if (s->plan) /* it may have had the cores that were left over */
+        s->plan->model = &s->en->model;
 }
 
 int ns_session_follow(ns_session *s, const char *size, ns_err *e)
@@ -169,22 +156,23 @@ int ns_session_follow(ns_session *s, const char *size, ns_err *e)
     ns_cut cut = { 0 };
     char name[NS_SIZE_NAME];
     int rc = ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e);
-    if (rc == 0 && !(s->next_plan && ns_cut_equal(&s->next_plan->cut, &cut))) {
+    if (rc == 0 && !(s->next && ns_cut_equal(ns_follower_cut(s->next), &cut))) {
         ns_session_unfollow(s);
-        s->next_plan = ns_plan_new(&s->en->model, &cut, e);
-        s->next_state = s->next_plan ? ns_model_state(&s->en->model, &cut, s->state->context, e) : NULL;
-        rc = s->next_state ? read_along(s, NS_STEP_TOKENS, 0, e) : -1;
-        if (rc != 0)
-            ns_session_unfollow(s);
+        s->next = ns_follower_new(s->en, &cut, s->state->context, s->ids, s->n, e);
+        rc = s->next ? 0 : -1;
     }
     ns_cut_release(&cut);
     return rc;
 }
 
-/* One token stays for the change: its logits are wanted then. */
 int ns_session_advance(ns_session *s, ns_err *e)
 {
-    return s->next_state ? read_along(s, NS_LATE_CHUNK, NS_LATE_CHUNK, e) : 0;
+    double start = ns_now();
+    int rc = s->next ? ns_follower_read(s->next, s->n, e) : 0;
+    if (rc != 0)
+        ns_session_unfollow(s);
+    s->stats.switch_seconds += ns_now() - start;
+    return rc;
 }
 
 /* ---- measuring ---- */

@@ -96,11 +96,12 @@ int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e)
             s->cancel = 0;
             s->n = at; /* what is complete */
             s->has_logits = false;
-            if (s->next_state && s->next_state->len > at)
+            if (s->next && ns_follower_asked(s->next) > at)
                 ns_session_unfollow(s);
             return ns_fail(e, NS_ECANCELLED, "cancelled");
         }
         ns_item item = { .state = s->state, .ids = s->ids + at, .n = n, .n_logits = last, .logits = s->logits };
+        s->plan->model = s->next ? ns_follower_beside(s->next) : &s->en->model;
         s->has_logits = false;
         if (ns_forward(s->plan, &item, 1, s->scratch, NULL, e) != 0) {
             ns_session_lose(s, e);

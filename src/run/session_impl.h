@@ -4,9 +4,10 @@
 #include <signal.h>
 
 #include "run/engine.h"
+#include "run/follow.h"
 #include "run/sampler.h"
 
-enum { NS_SIZE_NAME = 64, NS_LATE_CHUNK = 64, NS_ANSWER_TIMES = 64 };
+enum { NS_SIZE_NAME = 64, NS_ANSWER_TIMES = 64 };
 
 struct ns_session_mark {
     ns_mark *state;
@@ -29,8 +30,7 @@ struct ns_session {
     bool by_steps;   /* others compute its tokens, in common steps: a handover by prefill leaves them uncomputed */
     struct ns_session_mark *marks;
     int n_marks, auto_mark; /* index of sync's own mark, or -1 */
-    ns_plan *next_plan;     /* a size that follows this one, for a late handover; NULL */
-    ns_state *next_state;   /* what it has read of ids */
+    ns_follower *next;      /* a size that follows this one, for a late handover; NULL */
     ns_stats stats;
     volatile sig_atomic_t cancel;
 };
@@ -46,8 +46,8 @@ int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e);
 void ns_session_lose(ns_session *s, ns_err *e);
 void ns_session_drop_marks(ns_session *s, int keep);
 
-/* Late handover: a second state of `size` reads along. `follow` has it read what the session holds; `advance` reads on in whole chunks of
- * NS_LATE_CHUNK tokens; a resize to that size by NS_HANDOVER_LATE takes it over. Rewinding the session ends it. */
+/* Late handover: a second state of `size` reads along (follow.h), at each `advance` what there is. A resize to that size by
+ * NS_HANDOVER_LATE takes it over. Rewinding the session ends it. */
 int ns_session_follow(ns_session *s, const char *size, ns_err *e);
 int ns_session_advance(ns_session *s, ns_err *e);
 void ns_session_unfollow(ns_session *s);

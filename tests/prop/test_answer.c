@@ -18,7 +18,7 @@ static const char nest[] = "{\"version\": 1, \"variants\": [{\"name\": \"whole\"
 
 enum { VOCAB = 384, MOST = 400 };
 
-static ns_engine *engine;
+static ns_engine *engine; /* of one thread */
 
 static int setup(void **state)
 {
@@ -265,6 +265,67 @@ static void test_handovers(void **state)
     prop_same(r.logits, plain.logits, VOCAB, "the cache handed to the same cut");
 }
 
+/* With threads to spare a late handover reads beside the thought. What comes out is the same, whenever it got how far. */
+static void test_late_beside(void **state)
+{
+    (void)state;
+    static const int budgets[] = { 5, 63, 64, 65, 130, 190 };
+    static const ns_segment plan[] = { { NS_PHASE_THINK, 0, "small" }, { NS_PHASE_THINK, 10, "tight" }, { NS_PHASE_ANSWER, 0, "full" } };
+    ns_engine *one = engine;
+    for (int threads = 2; threads < 6; threads += 3)
+        for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++) {
+            ns_answer_opts o = { .segment = plan, .n_segments = 3, .think_budget = budgets[i], .answer_tokens = 10, .ignore_stop = true,
+                                 .handover = NS_HANDOVER_LATE };
+            result alone = answer((int)i, &o, NULL, NULL);
+            engine = ns_engine_open(one->ckpt->dir, &(ns_engine_opts){ .n_threads = threads }, NULL);
+            assert_non_null(engine);
+            for (int again = 0; again < 3; again++) {
+                result beside = answer((int)i, &o, NULL, NULL);
+                assert_int_equal(beside.n, alone.n);
+                assert_memory_equal(beside.ids, alone.ids, sizeof alone.ids);
+                prop_same(beside.logits, alone.logits, VOCAB, "read beside the thought");
+            }
+            ns_engine_close(engine);
+            engine = one;
+        }
+}
+
+/* An answer that is given up, and one that is cancelled, while another size reads beside it: what the session has read stays good. */
+static void test_late_given_up(void **state)
+{
+    (void)state;
+    static const ns_segment plan[] = { { NS_PHASE_THINK, 0, "small" }, { NS_PHASE_ANSWER, 0, "full" } };
+    const ns_answer_opts o = { .segment = plan, .n_segments = 2, .think_budget = 300, .answer_tokens = 10, .ignore_stop = true,
+                               .handover = NS_HANDOVER_LATE };
+    ns_engine *one = engine;
+    engine = ns_engine_open(one->ckpt->dir, &(ns_engine_opts){ .n_threads = 3 }, NULL);
+    assert_non_null(engine);
+    for (int at = 1; at < 150; at += 37) {
+        ns_err e = { 0 };
+        int *ids, id = 0, seen[200];
+        size_t n;
+        ns_session *s = ns_session_new(engine, &(ns_session_opts){ .context = 500, .sampling = &greedy }, &e);
+        ns_answer *a = ns_answer_new(s, &o, &e);
+        assert_non_null(a);
+        prompt(2, true, &ids, &n);
+        assert_int_equal(ns_session_feed(s, ids, n, &e), 0);
+        for (int i = 0; i < at; i++) {
+            assert_int_equal(ns_answer_next(a, &id, &e), 0);
+            seen[i] = id;
+        }
+        ns_answer_free(a);
+        result rest = { .n = 0 };
+        for (int i = 0; i < 5; i++)
+            assert_int_equal(ns_session_next(s, &rest.ids[rest.n++], &e), 0);
+        memcpy(rest.logits, ns_session_logits(s), sizeof rest.logits);
+        goes_on_as(&rest, 0, fresh("small", 2, seen, at, 1));
+        ns_session_free(s);
+        free(ids);
+    }
+    ns_engine_close(engine);
+    engine = one;
+}
+
 /* What auto comes to is the checkpoint's to say, and goes through nest.json and back. */
 static void test_auto(void **state)
 {
@@ -499,7 +560,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_close_text), cmocka_unit_test(test_one_size),  cmocka_unit_test(test_budgets),  cmocka_unit_test(test_no_thought),
-        cmocka_unit_test(test_seeds),      cmocka_unit_test(test_handovers), cmocka_unit_test(test_auto), cmocka_unit_test(test_schedule), cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_seeds),      cmocka_unit_test(test_handovers), cmocka_unit_test(test_late_beside), cmocka_unit_test(test_late_given_up), cmocka_unit_test(test_auto), cmocka_unit_test(test_schedule), cmocka_unit_test(test_batches),
         cmocka_unit_test(test_deadline),   cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
