@@ -3,8 +3,6 @@
  * Float family (F32, F16, BF16, F8_E4M3): weights widen to F32 in registers and meet F32 activations. NVFP4: nvfp4_avx512.c. */
 #include "kernel/avx512/avx512.h"
 
-enum { SCRATCH = 256 * 1024 };
-
 static size_t act_bytes(ns_dtype w, int cols)
 {
     if (w == NS_NVFP4)
@@ -17,6 +15,8 @@ static void pack_float(ns_dtype w, const float *x, int cols, float *out)
     size_t padded = act_bytes(w, cols) / sizeof(float);
     memcpy(out, x, (size_t)cols * sizeof *x);
     memset(out + cols, 0, (padded - (size_t)cols) * sizeof *x);
+    for (size_t i = 0; w == NS_F8_E4M3 && i < padded; i += 16)
+        _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), _mm512_set1_ps(0x1p60f)));
     if (w != NS_BF16)
         return;
     /* BF16 pairs widen as (even, odd): 16 even columns, then 16 odd ones */
@@ -39,8 +39,15 @@ static void act_pack(ns_dtype w, const float *x, int cols, void *out)
 
 /* ---- the float family ---- */
 
-/* 32 columns of a row, widened, in the order of the packed activations. */
-static inline __attribute__((always_inline)) void load32(ns_dtype t, const uint8_t *p, __m512 v[2])
+/* The bits of an E4M3 number, moved to their places in binary32, are the number times 2^-120, subnormal ones too; NaN becomes 480 there. The
+ * activations that meet it are packed times 2^60, so that no product is too small to be exact; this much is left to be made good. */
+static inline float left_over(ns_dtype t)
+{
+    return t == NS_F8_E4M3 ? 0x1p60f : 1.0f;
+}
+
+/* 32 columns of a row, widened, in the order of the packed activations. nan: gets a bit where E4M3's NaN stands. */
+static inline __attribute__((always_inline)) void load32(ns_dtype t, const uint8_t *p, __m512 v[2], __mmask32 *nan)
 {
     if (t == NS_F32) {
         v[0] = _mm512_loadu_ps(p);
@@ -49,28 +56,25 @@ static inline __attribute__((always_inline)) void load32(ns_dtype t, const uint8
         __m512i u = _mm512_loadu_si512(p);
         v[0] = _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
         v[1] = _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32((int)0xffff0000)));
+    } else if (t == NS_F16) {
+        v[0] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+        v[1] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p + 32)));
     } else {
-        __m512i u;
-        if (t == NS_F16) {
-            u = _mm512_loadu_si512(p);
-        } else {
-            u = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p));
-            u = _mm512_and_si512(_mm512_srai_epi16(_mm512_slli_epi16(u, 8), 1), _mm512_set1_epi16((short)0xbfff));
-            const __m512i top = _mm512_set1_epi16(0x3f80);
-            __mmask32 nan = _mm512_cmpeq_epi16_mask(_mm512_and_si512(u, top), top);
-            u = _mm512_mask_mov_epi16(u, nan, _mm512_set1_epi16(0x7e00));
+        const __m256i seven = _mm256_set1_epi8(0x7f);
+        *nan |= _mm256_cmpeq_epi8_mask(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), seven), seven);
+        for (int i = 0; i < 2; i++) {
+            __m512i u = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * i)));
+            v[i] = _mm512_castsi512_ps(_mm512_and_si512(_mm512_slli_epi32(u, 20), _mm512_set1_epi32((int)0x87ffffff)));
         }
-        v[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(u));
-        v[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(u, 1));
     }
 }
 
 static inline __attribute__((always_inline)) void float_step(ns_dtype t, const uint8_t *p, size_t stride, int rows, const char *const *x, int m,
-                                                             size_t c, __m512 acc[4][4])
+                                                             size_t c, __m512 acc[4][4], __mmask32 nan[4])
 {
     __m512 wv[4][2];
     for (int i = 0; i < rows; i++)
-        load32(t, p + (size_t)i * stride, wv[i]);
+        load32(t, p + (size_t)i * stride, wv[i], &nan[i]);
     for (int j = 0; j < m; j++) {
         __m512 x0 = _mm512_loadu_ps(x[j] + c * 4), x1 = _mm512_loadu_ps(x[j] + c * 4 + 64);
         for (int i = 0; i < rows; i++)
@@ -84,6 +88,7 @@ static inline __attribute__((always_inline)) void float_part(ns_dtype t, const u
                                                              bool fetch)
 {
     __m512 acc[4][4];
+    __mmask32 nan[4] = { 0 };
     for (int j = 0; j < m; j++)
         for (int i = 0; i < rows; i++)
             acc[j][i] = _mm512_setzero_ps();
@@ -94,14 +99,17 @@ static inline __attribute__((always_inline)) void float_part(ns_dtype t, const u
                 _mm_prefetch((const char *)p + (size_t)(i + FAR) * stride + line, _MM_HINT_T1);
                 _mm_prefetch((const char *)p + (size_t)(i + AHEAD) * stride + line, _MM_HINT_T0);
             }
-        float_step(t, p, stride, rows, x, m, at + c, acc);
+        float_step(t, p, stride, rows, x, m, at + c, acc, nan);
     }
     if (c < cols) { /* the tail from a copy with zeros behind it: reading on would leave the matrix */
         uint8_t tail[4][128] = { { 0 } };
         for (int i = 0; i < rows; i++)
             memcpy(tail[i], p + (size_t)i * stride, ns_dtype_row_bytes(t, cols - c));
-        float_step(t, tail[0], sizeof tail[0], rows, x, m, at + c, acc);
+        float_step(t, tail[0], sizeof tail[0], rows, x, m, at + c, acc, nan);
     }
+    for (int i = 0; t == NS_F8_E4M3 && i < rows; i++)
+        for (int j = 0; nan[i] && j < m; j++)
+            acc[j][i] = _mm512_set1_ps(NAN);
     for (int j = 0; j < m; j++)
         finish(y + (size_t)j * ldy, acc[j], rows, f, add);
 }
@@ -114,7 +122,7 @@ static inline __attribute__((always_inline)) void float_rows(ns_dtype t, const n
                                                              size_t ldy, bool add, bool fetch)
 {
     const uint8_t *p = w->data + (size_t)r * w->stride;
-    float f = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f);
+    float f = w->global_scale * left_over(t);
     for (size_t c = 0, cols = (size_t)w->cols; c < cols; c += COLUMNS)
         float_part(t, p + ns_dtype_row_bytes(t, c), w->stride, rows, cols - c < COLUMNS ? cols - c : COLUMNS, x, c, m, f, y, ldy,
                    add || c > 0, fetch);
@@ -156,46 +164,16 @@ static inline __attribute__((always_inline)) void float_block(ns_dtype t, const 
     }
 }
 
-/* Widening FP8 takes longer than the products with four vectors: for many, a block is widened once. */
-static void widen_block(ns_dtype t, const ns_mat *w, int row0, int rows, float *out)
-{
-    size_t step = ns_dtype_bits(t) * 4, cols = (size_t)w->cols;
-    for (int r = 0; r < rows; r++, out += COLUMNS) {
-        const uint8_t *p = w->data + (size_t)(row0 + r) * w->stride;
-        uint8_t tail[128] = { 0 };
-        memcpy(tail, p + cols / 32 * step, ns_dtype_row_bytes(t, cols % 32));
-        for (size_t c = 0; c < cols; c += 32) {
-            __m512 v[2];
-            load32(t, c + 32 <= cols ? p + c / 32 * step : tail, v);
-            _mm512_store_ps(out + c, v[0]);
-            _mm512_store_ps(out + c + 16, v[1]);
-        }
-    }
-}
-
 static inline __attribute__((always_inline)) void float_matmul(ns_dtype t, const ns_mat *w, int row0, int rows, const char *x, size_t stride,
                                                                const int *idx, int m, float *y, size_t ldy, bool add)
 {
-    enum { WIDE_ROWS = SCRATCH / sizeof(float) / COLUMNS };
-    _Alignas(64) float wide[WIDE_ROWS * COLUMNS];
-    bool widen = m > 4 && (t == NS_F8_E4M3 || t == NS_F16);
-    int step = m > 4 ? COLUMNS : w->cols, block = widen ? WIDE_ROWS : rows;
-    for (int c = 0; c < w->cols; c += step)
-        for (int r = 0; r < rows; r += block) {
-            int n = rows - r < block ? rows - r : block;
-            ns_mat part = *w;
-            part.data += ns_dtype_row_bytes(t, (size_t)c);
-            part.cols = w->cols - c < step ? w->cols - c : step;
-            const char *xc = x + (size_t)c * sizeof(float);
-            if (!widen) {
-                float_block(t, &part, row0 + r, n, xc, stride, idx, m, y + r, ldy, add || c > 0);
-                continue;
-            }
-            widen_block(t, &part, row0 + r, n, wide);
-            ns_mat f32 = { .dtype = NS_F32, .rows = n, .cols = part.cols, .data = (const uint8_t *)wide, .stride = COLUMNS * sizeof(float),
-                           .global_scale = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f) };
-            float_block(NS_F32, &f32, 0, n, xc, stride, idx, m, y + r, ldy, add || c > 0);
-        }
+    int step = m > 4 ? COLUMNS : w->cols;
+    for (int c = 0; c < w->cols; c += step) {
+        ns_mat part = *w;
+        part.data += ns_dtype_row_bytes(t, (size_t)c);
+        part.cols = w->cols - c < step ? w->cols - c : step;
+        float_block(t, &part, row0, rows, x + (size_t)c * sizeof(float), stride, idx, m, y, ldy, add || c > 0);
+    }
 }
 
 static void matmul(const ns_mat *w, int row0, int rows, const void *x, const int *idx, int m, float *y, size_t ldy, bool add)
