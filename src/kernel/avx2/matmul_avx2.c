@@ -48,6 +48,8 @@ static void pack_float(ns_dtype w, const float *x, int cols, float *out)
     if (w != NS_BF16) {
         memcpy(out, x, (size_t)cols * sizeof *x);
         memset(out + cols, 0, (padded - (size_t)cols) * sizeof *x);
+        for (size_t i = 0; w == NS_F8_E4M3 && i < padded; i++)
+            out[i] *= 0x1p60f;
         return;
     }
     for (size_t i = 0; i < padded; i++) { /* 8 even columns, then 8 odd ones */
@@ -118,8 +120,11 @@ static inline __m256i load_codes(const uint8_t *p, int cols)
     return _mm256_loadu_si256((const __m256i *)t);
 }
 
-/* Rows this far ahead are asked for early; see avx512/matmul_avx512.c. */
-enum { AHEAD = 4 };
+static inline __attribute__((always_inline)) void prefetch_row(const uint8_t *p, size_t stride)
+{
+    _mm_prefetch((const char *)p + FAR * stride, _MM_HINT_T1);
+    _mm_prefetch((const char *)p + AHEAD * stride, _MM_HINT_T0);
+}
 
 /* `rows` (a constant) rows against one vector, decoding on the way. */
 static inline __attribute__((always_inline)) void nvfp4_vec(const ns_mat *w, int r, int rows, const char *x, float *y, bool add)
@@ -134,7 +139,7 @@ static inline __attribute__((always_inline)) void nvfp4_vec(const ns_mat *w, int
             __m256i wv[4];
             const uint8_t *p = w->data + (size_t)(r + i) * w->stride + (size_t)c / 2;
             nvfp4_decode(load_codes(p, left), wv);
-            _mm_prefetch((const char *)p + AHEAD * w->stride, _MM_HINT_T0);
+            prefetch_row(p, w->stride);
             __m256 s = block_scales(w->scale + (size_t)(r + i) * w->scale_stride + (size_t)c / 16, left >= CHUNK ? 4 : left / 16);
             acc[i] = dot4(wv, q + c, s, acc[i]);
         }
@@ -154,7 +159,7 @@ static void nvfp4_decode_row(const ns_mat *w, int r, char *out)
         int left = w->cols - c;
         __m256i wv[4];
         nvfp4_decode(load_codes(p + c / 2, left), wv);
-        _mm_prefetch((const char *)p + c / 2 + AHEAD * w->stride, _MM_HINT_T0);
+        prefetch_row(p + c / 2, w->stride);
         for (int j = 0; j < 4; j++)
             _mm256_store_si256((__m256i *)(out + 32 * j), wv[j]);
         _mm256_store_ps((float *)(out + 128), block_scales(s + c / 16, left >= CHUNK ? 4 : left / 16));
@@ -198,19 +203,21 @@ static void nvfp4_batch(const ns_mat *w, int row0, int rows, const char *x, size
             nvfp4_decode_row(w, row0 + r0 + r, scratch + (size_t)r * row_bytes);
         for (int t0 = 0; t0 < m;) {
             const char *xt[TILE];
-            int mt = m - t0 >= TILE ? TILE : 1;
+            int mt = m - t0 < TILE ? m - t0 : TILE;
             for (int t = 0; t < mt; t++)
                 xt[t] = x + (size_t)(idx ? idx[t0 + t] : t0 + t) * stride;
-            for (int r = 0; r < n; r++) {
+            for (int r = 0; r < n; r += 2) {
                 const char *pair[2] = { scratch + (size_t)r * row_bytes, scratch + (size_t)(r + 1) * row_bytes };
                 float *out = y + (size_t)t0 * ldy + (size_t)(r0 + r);
-                if (mt == TILE && r + 2 <= n) {
-                    nvfp4_tile(pair, 2, n_chunks, xt, TILE, f, out, ldy, add);
-                    r++;
-                } else if (mt == TILE) {
-                    nvfp4_tile(pair, 1, n_chunks, xt, TILE, f, out, ldy, add);
-                } else {
-                    nvfp4_tile(pair, 1, n_chunks, xt, 1, f, out, ldy, add);
+                for (int t = 0; r + 1 == n && t < mt; t++)
+                    nvfp4_tile(pair, 1, n_chunks, xt + t, 1, f, out + (size_t)t * ldy, ldy, add);
+                if (r + 1 == n)
+                    break;
+                switch (mt) {
+                case 4: nvfp4_tile(pair, 2, n_chunks, xt, 4, f, out, ldy, add); break;
+                case 3: nvfp4_tile(pair, 2, n_chunks, xt, 3, f, out, ldy, add); break;
+                case 2: nvfp4_tile(pair, 2, n_chunks, xt, 2, f, out, ldy, add); break;
+                default: nvfp4_tile(pair, 2, n_chunks, xt, 1, f, out, ldy, add); break;
                 }
             }
             t0 += mt;
@@ -238,8 +245,8 @@ static void nvfp4_matmul(const ns_mat *w, int row0, int rows, const char *x, siz
 
 /* ---- the float family ---- */
 
-/* 16 columns of a row, widened, in the order of the packed activations. */
-static inline __attribute__((always_inline)) void load16(ns_dtype t, const uint8_t *p, __m256 v[2])
+/* 16 columns of a row, widened, in the order of the packed activations. nan: bytes become 255 where E4M3's NaN stands. */
+static inline __attribute__((always_inline)) void load16(ns_dtype t, const uint8_t *p, __m256 v[2], __m128i *nan)
 {
     if (t == NS_F32) {
         v[0] = _mm256_loadu_ps((const float *)p);
@@ -248,46 +255,47 @@ static inline __attribute__((always_inline)) void load16(ns_dtype t, const uint8
         __m256i u = _mm256_loadu_si256((const __m256i *)p);
         v[0] = _mm256_castsi256_ps(_mm256_slli_epi32(u, 16));
         v[1] = _mm256_castsi256_ps(_mm256_and_si256(u, _mm256_set1_epi32((int)0xffff0000)));
-    } else {
-        __m256i u;
-        if (t == NS_F16) {
-            u = _mm256_loadu_si256((const __m256i *)p);
-        } else {
-            u = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
-            u = _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(u, 8), 1), _mm256_set1_epi16((short)0xbfff));
-            const __m256i top = _mm256_set1_epi16(0x3f80);
-            u = _mm256_or_si256(u, _mm256_and_si256(_mm256_cmpeq_epi16(_mm256_and_si256(u, top), top), _mm256_set1_epi16(0x7e00)));
-        }
-        v[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(u));
-        v[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(u, 1));
+    } else if (t == NS_F16) {
+        v[0] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+        v[1] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 16)));
+    } else { /* see avx512/matmul_avx512.c */
+        const __m128i seven = _mm_set1_epi8(0x7f), u = _mm_loadu_si128((const __m128i *)p);
+        const __m256i fields = _mm256_set1_epi32((int)0x87ffffff);
+        *nan = _mm_or_si128(*nan, _mm_cmpeq_epi8(_mm_and_si128(u, seven), seven));
+        v[0] = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(_mm256_cvtepi8_epi32(u), 20), fields));
+        v[1] = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(_mm256_cvtepi8_epi32(_mm_srli_si128(u, 8)), 20), fields));
     }
 }
 
-static inline __attribute__((always_inline)) void load_cols(ns_dtype t, const uint8_t *p, int left, __m256 v[2])
+static inline __attribute__((always_inline)) void load_cols(ns_dtype t, const uint8_t *p, int left, __m256 v[2], __m128i *nan)
 {
     if (left >= 16) {
-        load16(t, p, v);
+        load16(t, p, v, nan);
         return;
     }
     uint8_t tail[64] = { 0 };
     memcpy(tail, p, (size_t)left * ns_dtype_bits(t) / 8);
-    load16(t, tail, v);
+    load16(t, tail, v, nan);
 }
 
 static inline __attribute__((always_inline)) void float_tile(ns_dtype t, const ns_mat *w, int r, int rows, const char *const *x, int m,
                                                              float *y, size_t ldy, bool add)
 {
-    __m256 acc[2][4];
-    for (int i = 0; i < rows; i++)
+    __m256 acc[4][4];
+    __m128i nan[4];
+    for (int i = 0; i < rows; i++) {
+        nan[i] = _mm_setzero_si128();
         for (int j = 0; j < m; j++)
             acc[i][j] = _mm256_setzero_ps();
+    }
     size_t step = ns_dtype_bits(t) * 2; /* bytes of 16 columns */
     const uint8_t *p = w->data + (size_t)r * w->stride;
     for (int c = 0; c < w->cols; c += 16, p += step) {
-        __m256 wv[2][2];
+        __m256 wv[4][2];
         for (int i = 0; i < rows; i++) {
-            load_cols(t, p + (size_t)i * w->stride, w->cols - c, wv[i]);
-            _mm_prefetch((const char *)p + (size_t)(i + AHEAD) * w->stride, _MM_HINT_T0);
+            load_cols(t, p + (size_t)i * w->stride, w->cols - c, wv[i], &nan[i]);
+            if ((size_t)c / 16 * step % 64 == 0)
+                prefetch_row(p + (size_t)i * w->stride, w->stride);
         }
         for (int j = 0; j < m; j++) {
             const float *xj = (const float *)x[j] + c;
@@ -296,12 +304,13 @@ static inline __attribute__((always_inline)) void float_tile(ns_dtype t, const n
                 acc[i][j] = _mm256_fmadd_ps(wv[i][1], x1, _mm256_fmadd_ps(wv[i][0], x0, acc[i][j]));
         }
     }
-    float f = w->global_scale * (t == NS_F8_E4M3 ? 256.0f : 1.0f);
-    for (int j = 0; j < m; j++)
-        for (int i = 0; i < rows; i++) {
+    for (int i = 0; i < rows; i++) {
+        float f = w->global_scale * (t != NS_F8_E4M3 ? 1.0f : _mm_movemask_epi8(nan[i]) ? NAN : 0x1p60f);
+        for (int j = 0; j < m; j++) {
             float *o = y + (size_t)j * ldy + (size_t)i;
             *o = (add ? *o : 0.0f) + reduce(acc[i][j]) * f;
         }
+    }
 }
 
 static inline __attribute__((always_inline)) void float_matmul(ns_dtype t, const ns_mat *w, int row0, int rows, const char *x, size_t stride,
@@ -309,21 +318,20 @@ static inline __attribute__((always_inline)) void float_matmul(ns_dtype t, const
 {
     for (int t0 = 0; t0 < m;) {
         const char *xt[4];
-        int mt = m - t0 >= 4 ? 4 : 1, r = 0;
+        int mt = m - t0 < 4 ? m - t0 : 4, group = mt == 1 ? 4 : 2, r = 0;
         for (int j = 0; j < mt; j++)
             xt[j] = x + (size_t)(idx ? idx[t0 + j] : t0 + j) * stride;
         float *yt = y + (size_t)t0 * ldy;
-        if (mt == 4) {
-            for (; r + 2 <= rows; r += 2)
-                float_tile(t, w, row0 + r, 2, xt, 4, yt + r, ldy, add);
-            if (r < rows)
-                float_tile(t, w, row0 + r, 1, xt, 4, yt + r, ldy, add);
-        } else {
-            for (; r + 2 <= rows; r += 2)
-                float_tile(t, w, row0 + r, 2, xt, 1, yt + r, ldy, add);
-            if (r < rows)
-                float_tile(t, w, row0 + r, 1, xt, 1, yt + r, ldy, add);
-        }
+        for (; r + group <= rows; r += group)
+            switch (mt) {
+            case 4: float_tile(t, w, row0 + r, 2, xt, 4, yt + r, ldy, add); break;
+            case 3: float_tile(t, w, row0 + r, 2, xt, 3, yt + r, ldy, add); break;
+            case 2: float_tile(t, w, row0 + r, 2, xt, 2, yt + r, ldy, add); break;
+            default: float_tile(t, w, row0 + r, 4, xt, 1, yt + r, ldy, add); break;
+            }
+        for (; r < rows; r++)
+            for (int j = 0; j < mt; j++)
+                float_tile(t, w, row0 + r, 1, xt + j, 1, yt + (size_t)j * ldy + (size_t)r, ldy, add);
         t0 += mt;
     }
 }

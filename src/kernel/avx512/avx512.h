@@ -13,11 +13,6 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-/* Rows that lie AHEAD are asked for early: several short streams that jump at every row end are too much for the hardware's own
- * prefetching (a Zen 5 core reads 15 to 18 GB/s without it, 28 to 32 with it). What is on its way to the first-level cache takes one of
- * few places there, which on Zen 4 holds a core at 10 to 12 GB/s; so rows that lie FAR ahead are first asked into the second level. */
-enum { AHEAD = 8, FAR = 16 };
-
 /* The sums of four accumulators, lane i that of v[i]: a third of the instructions of four separate sums. */
 static inline __attribute__((always_inline)) __m128 reduce4(__m512 v0, __m512 v1, __m512 v2, __m512 v3)
 {
