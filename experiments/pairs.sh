@@ -9,5 +9,5 @@ model=${3:-$(cd "$(dirname "$0")/../examples/demo/model" && pwd)}
 mkdir -p "$out"
 [ -e "$out/test.jsonl" ] || "$nestar" problems -n 1000 --seed 2 --split test -o "$out/test.jsonl"
 "$nestar" eval "$model" --task "$out/test.jsonl" -n 300 --think full,medium,small --answers full,medium,small --handover cache,prefill \
-    --think-budgets 8,12,16,20,24,28,32,36,40,48,inf --samples 3 --temperature 0.6 --seed 1 --results "$out/pairs.db"
+    --think-budgets 8,16,24,32,40,48,inf --samples 3 --temperature 0.6 --seed 1 --results "$out/pairs.db"
 "$nestar" report "$out/pairs.db" --checkpoint "$model" -o "$out/pairs"
