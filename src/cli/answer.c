@@ -252,13 +252,6 @@ void ns_cli_answer_release(ns_cli_answer *a)
     ns_buf_release(&a->text);
 }
 
-const char *ns_cli_handover_name(enum ns_handover how)
-{
-    static const char *const names[] = { [NS_HANDOVER_AUTO] = "auto", [NS_HANDOVER_CACHE] = "cache", [NS_HANDOVER_PREFILL] = "prefill",
-                                         [NS_HANDOVER_LATE] = "late" };
-    return names[how];
-}
-
 static double rate(size_t n, double seconds)
 {
     return seconds > 0 ? (double)n / seconds : 0.0;
@@ -277,7 +270,7 @@ void ns_cli_answer_stats(const ns_session *s, const ns_cli_answer *a, const ns_s
         fprintf(out, a->n_used > 1 ? "%s%s %zu" : "%ssize %s", i ? " + " : a->n_used > 1 ? "sizes " : "", a->used[i].size, a->used[i].tokens);
     if (switches)
         fprintf(out, ", %d switch%s in %.1f ms by %s", switches, switches > 1 ? "es" : "", 1e3 * (t.switch_seconds - before->switch_seconds),
-                ns_cli_handover_name(t.handover));
+                ns_handover_name(t.handover));
     fprintf(out, "\n");
     const ns_answer_info *i = &a->info;
     if (i->thought || i->closed)

@@ -53,8 +53,6 @@ typedef struct ns_cli_answer {
 ns_answer *ns_cli_answer_begin(ns_session *s, const ns_cli_answer_args *a, double start, ns_err *e);
 /* Continues what the session holds. With `stream` the text also goes to standard output. Cancelling is no error. */
 int ns_cli_answer_make(ns_engine *en, ns_session *s, ns_answer *plan, const ns_cli_answer_args *a, bool stream, ns_cli_answer *out, ns_err *e);
-/* "cache", "prefill", "late" */
-const char *ns_cli_handover_name(enum ns_handover how);
 void ns_cli_answer_release(ns_cli_answer *a);
 /* The lines behind an answer: speeds, sizes, switches; thought and answer. `before` are the session's figures before its prompt. */
 void ns_cli_answer_stats(const ns_session *s, const ns_cli_answer *a, const ns_stats *before, FILE *out);

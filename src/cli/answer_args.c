@@ -132,11 +132,10 @@ static void init(ns_cli_answer_args *a)
 
 static enum ns_handover handover(struct argp_state *s, const char *arg)
 {
-    for (int i = NS_HANDOVER_AUTO; i <= NS_HANDOVER_LATE; i++)
-        if (strcmp(arg, ns_cli_handover_name((enum ns_handover)i)) == 0)
-            return (enum ns_handover)i;
-    argp_error(s, "--handover: \"%s\" is none of auto, cache, prefill, late", arg);
-    return NS_HANDOVER_AUTO;
+    int how = ns_handover_find(arg, strlen(arg));
+    if (how < 0)
+        argp_error(s, "--handover: \"%s\" is none of auto, cache, prefill, late", arg);
+    return (enum ns_handover)how;
 }
 
 static void add_stop(struct argp_state *s, ns_cli_answer_args *a, const char *arg)

@@ -8,6 +8,7 @@
 #include "cli/cmd.h"
 #include "cli/common.h"
 #include "eval/eval.h"
+#include "run/engine.h"
 
 enum { MAX_SIZES = 32, MAX_PAIRS = 64, MAX_BUDGETS = 32, MAX_HANDOVERS = 3 };
 
@@ -132,25 +133,18 @@ static void add_pairs(struct argp_state *s, args *a, const char *p)
 
 static void add_handovers(struct argp_state *s, args *a, const char *p)
 {
-    static const struct {
-        const char *name;
-        enum ns_handover how;
-    } names[] = { { "auto", NS_HANDOVER_AUTO }, { "cache", NS_HANDOVER_CACHE }, { "prefill", NS_HANDOVER_PREFILL },
-                  { "late", NS_HANDOVER_LATE } };
-    const size_t n_names = sizeof names / sizeof *names;
     a->o.n_handovers = 0;
     for (;; p++) {
-        size_t n = strcspn(p, ","), k = 0;
-        while (k < n_names && !(strlen(names[k].name) == n && strncmp(names[k].name, p, n) == 0))
-            k++;
-        if (k == n_names)
+        size_t n = strcspn(p, ",");
+        int how = ns_handover_find(p, n);
+        if (how < 0)
             argp_error(s, "--handover: \"%.*s\" is none of auto, cache, prefill, late", (int)n, p);
         for (int i = 0; i < a->o.n_handovers; i++)
-            if (a->handovers[i] == names[k].how)
-                argp_error(s, "--handover: %s is given twice", names[k].name);
-        if (a->o.n_handovers && (k == 0 || a->handovers[0] == NS_HANDOVER_AUTO))
+            if ((int)a->handovers[i] == how)
+                argp_error(s, "--handover: %.*s is given twice", (int)n, p);
+        if (a->o.n_handovers && (how == NS_HANDOVER_AUTO || a->handovers[0] == NS_HANDOVER_AUTO))
             argp_error(s, "--handover: auto is one of the others, and stands alone");
-        a->handovers[a->o.n_handovers++] = names[k].how;
+        a->handovers[a->o.n_handovers++] = (enum ns_handover)how;
         p += n;
         if (!*p)
             return;

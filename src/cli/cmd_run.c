@@ -162,7 +162,7 @@ static int print_json(const ns_engine *en, ns_session *s, const ns_cli_answer *a
                           "prompt_tokens", (json_int_t)n_prompt, "seed", (json_int_t)seed, "sizes", sizes_json(a), "stats",
                           "prefill_tokens", (json_int_t)t.prefill_tokens, "prefill_seconds", t.prefill_seconds,
                           "decode_tokens", (json_int_t)t.decode_tokens, "decode_seconds", t.decode_seconds,
-                          "switches", t.switches, "switch_seconds", t.switch_seconds, "handover", ns_cli_handover_name(t.handover), "thought",
+                          "switches", t.switches, "switch_seconds", t.switch_seconds, "handover", ns_handover_name(t.handover), "thought",
                           thought_json(&a->info),
                           "kernels", ns_engine_kernels(en), "threads", ns_engine_threads(en));
     int rc = ns_cli_json(o, true, e);

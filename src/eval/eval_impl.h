@@ -58,7 +58,6 @@ struct eval {
     bool interrupted;
 };
 
-const char *ns_handover_name(enum ns_handover h);
 int ns_eval_make_passes(struct eval *v, ns_err *e);
 void ns_eval_free_passes(struct eval *v);
 int ns_eval_open_store(struct eval *v, ns_err *e); /* finds the run and takes over its answers */

@@ -4,11 +4,6 @@
 
 #include "eval/eval_impl.h"
 
-const char *ns_handover_name(enum ns_handover h)
-{
-    return h == NS_HANDOVER_CACHE ? "cache" : h == NS_HANDOVER_PREFILL ? "prefill" : h == NS_HANDOVER_LATE ? "late" : "auto";
-}
-
 static int compare(const void *a, const void *b)
 {
     int x = *(const int *)a, y = *(const int *)b;

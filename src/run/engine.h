@@ -22,6 +22,9 @@ int ns_engine_cut(const ns_engine *en, const char *size, int context, ns_cut *ou
 bool ns_engine_trusts_caches(const ns_engine *en);
 /* What a handover from one size to another comes to: AUTO becomes CACHE or PREFILL; CACHE is refused where the shapes differ. */
 int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e);
+/* "auto", "cache", "prefill", "late", and back (-1: none of them). */
+const char *ns_handover_name(enum ns_handover how);
+int ns_handover_find(const char *name, size_t len);
 /* What closes a thought by force, appended: for the assumed family what its reference client puts in, else what the chat template writes
  * between a thought and its answer, else the reference client's again. */
 int ns_engine_close_text(const ns_engine *en, ns_buf *out, ns_err *e);

@@ -11,6 +11,22 @@ bool ns_engine_trusts_caches(const ns_engine *en)
     return v->handover == NS_HANDOVER_CACHE || v->assumed;
 }
 
+static const char *const handovers[] = { [NS_HANDOVER_AUTO] = "auto", [NS_HANDOVER_CACHE] = "cache", [NS_HANDOVER_PREFILL] = "prefill",
+                                         [NS_HANDOVER_LATE] = "late" };
+
+const char *ns_handover_name(enum ns_handover how)
+{
+    return handovers[how];
+}
+
+int ns_handover_find(const char *name, size_t len)
+{
+    for (int i = NS_HANDOVER_AUTO; i <= NS_HANDOVER_LATE; i++)
+        if (strlen(handovers[i]) == len && strncmp(handovers[i], name, len) == 0)
+            return i;
+    return -1;
+}
+
 int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to, enum ns_handover how, enum ns_handover *out, ns_err *e)
 {
     bool fits = ns_cut_same_state(en->model.arch, from, to);
@@ -73,15 +89,22 @@ static bool follows(const ns_session *s, const ns_cut *cut)
     return s->next && ns_follower_asked(s->next) < s->n && ns_cut_equal(ns_follower_cut(s->next), cut);
 }
 
+/* Nothing follows any more; the follower is the caller's to end. While it read, the session's steps had the cores that were left over. */
+static ns_follower *detach(ns_session *s)
+{
+    ns_follower *f = s->next;
+    s->next = NULL;
+    if (f)
+        s->plan->model = &s->en->model;
+    return f;
+}
+
 /* The state that read along becomes the session's; the rest is little. */
 static int take_over(ns_session *s, ns_err *e)
 {
     ns_plan *plan = NULL;
     ns_state *state = NULL;
-    ns_follower *next = s->next;
-    s->next = NULL; /* whatever happens, nothing follows any more */
-    s->plan->model = &s->en->model;
-    if (ns_follower_take(next, s->n, &plan, &state, e) != 0)
+    if (ns_follower_take(detach(s), s->n, &plan, &state, e) != 0)
         return -1;
     int rc = read_again(s, plan, state, NS_LATE_CHUNK, e);
     if (rc != 0) {
@@ -145,10 +168,7 @@ done:
 
 void ns_session_unfollow(ns_session *s)
 {
-    ns_follower_free(s->next);
-    s->next = NULL;
-    if (s->plan) /* it may have had the cores that were left over */
-        s->plan->model = &s->en->model;
+    ns_follower_free(detach(s));
 }
 
 int ns_session_follow(ns_session *s, const char *size, ns_err *e)

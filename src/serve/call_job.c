@@ -44,11 +44,8 @@ static int choose_sizes(ns_call_job *j, const ns_server *s, const ns_api_request
 
 static enum ns_handover handover_of(const char *name)
 {
-    static const char *const names[] = { "auto", "cache", "prefill", "late" };
-    for (int i = 0; i < 4; i++)
-        if (strcmp(name, names[i]) == 0)
-            return (enum ns_handover)i;
-    return NS_HANDOVER_AUTO; /* the parser knows the others already */
+    int how = ns_handover_find(name, strlen(name)); /* -1 where the request says nothing: what is no name, its parser refused */
+    return how < 0 ? NS_HANDOVER_AUTO : (enum ns_handover)how;
 }
 
 /* ---- the prompt ---- */
