@@ -24,7 +24,7 @@ typedef struct ns_ckpt {
     ns_arch *arch;
     ns_quant *quant;
     json_t *hf_quant; /* hf_quant_config.json; NULL where there is none */
-    bool laid_out;    /* in panels: ns_mat says where the numbers of a weight are, its tensor no longer does */
+    bool laid_out;    /* some weights are in panels: ns_mat says where the numbers of a weight are, its tensor no longer does */
     ns_variants variants;
     ns_store *store;
     /* private */

@@ -1,5 +1,6 @@
 #include "ckpt/panels.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,10 +13,9 @@ static const double WORTH = 0.1;
 
 typedef struct layout {
     ns_ckpt *c;
-    const ns_panels *known[NS_AXIS_COUNT]; /* of `layer`; NULL: the axis has none there */
-    bool asked[NS_AXIS_COUNT];
-    int layer;
-    const ns_panels *hidden;
+    int layer; /* whose panels are known */
+    bool known[NS_AXIS_COUNT];
+    const ns_panels *panels[NS_AXIS_COUNT]; /* NULL: whole rows */
     uint8_t *spare; /* all panels of a matrix but the first */
     size_t room;
     ns_err *e;
@@ -26,13 +26,10 @@ static int no_memory(const layout *l)
     return ns_fail(l->e, NS_ENOMEM, "%s: out of memory", l->c->dir);
 }
 
-/* The axis whose width is the number of live columns, where a cut keeps a prefix of them; else NS_AXIS_FIXED. */
-static ns_axis prefix_axis(const ns_arch *a, int layer, ns_role r)
+/* The axis along which a cut keeps a prefix of the dimension; NS_AXIS_FIXED: none. */
+static ns_axis prefix_axis(const ns_arch *a, int layer, ns_dim_id id)
 {
-    const ns_weight_def *def = ns_weight_get(r);
-    if (def->n_dims != 2 || r == NS_W_EMBED)
-        return NS_AXIS_FIXED;
-    ns_dim d = ns_arch_dim(a, layer, def->dim[1]);
+    ns_dim d = ns_arch_dim(a, layer, id);
     return d.n_parts == 1 && d.part[0].n_factors == 1 ? d.part[0].factor[0].axis : NS_AXIS_FIXED;
 }
 
@@ -42,22 +39,18 @@ static int widest_first(const void *a, const void *b)
 }
 
 /* The widths that the sizes have, without those that are close below another. NULL in *out: there is but one panel. */
-static int find_panels(layout *l, int layer, ns_axis axis, const ns_panels **out)
+static int find_panels(layout *l, int layer, ns_dim_id id, const ns_panels **out)
 {
     const ns_variants *v = &l->c->variants;
     int *width = calloc((size_t)v->n, sizeof *width), n = 0, kept = 0, end[NS_MAX_PANELS];
     if (!width)
         return no_memory(l);
-    for (int i = 0; i < v->n; i++) {
-        const ns_cut *cut = &v->v[i].cut;
-        if (axis == NS_AXIS_HIDDEN)
-            width[n++] = ns_cut_hidden(cut);
-        else if (cut->layer[layer].keep)
-            width[n++] = cut->layer[layer].width[axis];
-    }
+    for (int i = 0; i < v->n; i++)
+        if (layer < 0 || v->v[i].cut.layer[layer].keep)
+            width[n++] = ns_cut_dim(l->c->arch, &v->v[i].cut, layer, id);
     qsort(width, (size_t)n, sizeof *width, widest_first);
     for (int i = 0; i < n && kept < NS_MAX_PANELS; i++)
-        if (i == 0 || (width[i] % UNIT == 0 && width[i] > 0 && end[kept - 1] - width[i] > WORTH * width[i]))
+        if (i == 0 || (width[i] % UNIT == 0 && end[kept - 1] - width[i] > WORTH * width[i]))
             end[kept++] = width[i];
     free(width);
     *out = NULL;
@@ -73,19 +66,22 @@ static int find_panels(layout *l, int layer, ns_axis axis, const ns_panels **out
     return 0;
 }
 
-static int panels_of(layout *l, int layer, ns_axis axis, const ns_panels **out)
+/* The panels of a weight's columns: one object for all weights of a layer that meet the same activations. */
+static int panels_of(layout *l, int layer, ns_role r, const ns_panels **out)
 {
-    if (axis == NS_AXIS_HIDDEN) {
-        *out = l->hidden;
+    const ns_weight_def *def = ns_weight_get(r);
+    const ns_dim_id id = def->dim[1];
+    const ns_axis axis = prefix_axis(l->c->arch, layer, id);
+    *out = NULL;
+    if (def->n_dims != 2 || r == NS_W_EMBED || axis == NS_AXIS_FIXED)
         return 0;
-    }
     if (layer != l->layer)
-        memset(l->asked, 0, sizeof l->asked);
+        memset(l->known, 0, sizeof l->known);
     l->layer = layer;
-    if (!l->asked[axis] && find_panels(l, layer, axis, &l->known[axis]) != 0)
+    if (!l->known[axis] && find_panels(l, layer, id, &l->panels[axis]) != 0)
         return -1;
-    l->asked[axis] = true;
-    *out = l->known[axis];
+    l->known[axis] = true;
+    *out = l->panels[axis];
     return 0;
 }
 
@@ -105,16 +101,13 @@ static void lay_out(uint8_t *p, size_t rows, const size_t *end, int n, uint8_t *
 static int lay_out_weight(void *ctx, int layer, ns_role r, int expert)
 {
     layout *l = ctx;
-    const ns_panels *p = NULL;
-    const ns_axis axis = prefix_axis(l->c->arch, layer, r);
-    ns_bound *b = ns_ckpt_slot(l->c, layer, r, expert);
-    if (axis == NS_AXIS_FIXED || !b->mat.data)
-        return 0;
-    if (panels_of(l, layer, axis, &p) != 0)
+    const ns_panels *p;
+    ns_mat *m = &ns_ckpt_slot(l->c, layer, r, expert)->mat;
+    if (panels_of(l, layer, r, &p) != 0)
         return -1;
-    if (!p || p->end[p->n - 1] != b->mat.cols)
+    if (!p || !m->data)
         return 0;
-    ns_mat *m = &b->mat;
+    assert(p->end[p->n - 1] == m->cols); /* one of the sizes is the whole model */
     size_t end[NS_MAX_PANELS], scale_end[NS_MAX_PANELS];
     for (int i = 0; i < p->n; i++) {
         end[i] = ns_dtype_row_bytes(m->dtype, (size_t)p->end[i]);
@@ -132,14 +125,14 @@ static int lay_out_weight(void *ctx, int layer, ns_role r, int expert)
     if (m->scale)
         lay_out(ns_store_own(l->c->store, m->scale), (size_t)m->rows, scale_end, p->n, l->spare);
     m->panels = p;
+    l->c->laid_out = true;
     return 0;
 }
 
 int ns_ckpt_lay_out(ns_ckpt *c, ns_err *e)
 {
     layout l = { .c = c, .layer = -2, .e = e };
-    int rc = find_panels(&l, -1, NS_AXIS_HIDDEN, &l.hidden) == 0 ? ns_manifest_each(c->arch, lay_out_weight, &l) : -1;
+    int rc = ns_manifest_each(c->arch, lay_out_weight, &l);
     free(l.spare);
-    c->laid_out = true;
     return rc;
 }

@@ -1,5 +1,6 @@
-/* A pool of threads for data-parallel loops. Tasks are claimed one by one from a shared counter, so a thread that the system
- * took off its core delays only the task in its hands; waiting threads spin briefly and then sleep. */
+/* A pool of threads for data-parallel loops. Each thread begins with a run of neighbouring tasks of its own; what is left of the others'
+ * it takes when that is done. All are claimed one by one, so a thread that the system took off its core delays only the task in its hands;
+ * waiting threads spin briefly and then sleep. */
 #ifndef NS_KERNEL_POOL_H
 #define NS_KERNEL_POOL_H
 #include "base/err.h"

@@ -1,12 +1,14 @@
 #include "run/follow.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+
+#include "run/stretch.h"
 
 struct ns_follower {
     const ns_engine *en;
     const int *ids;
-    int begin; /* tokens that were there at first */
     ns_plan *plan;
     ns_state *state;
     ns_scratch *scratch;
@@ -17,9 +19,10 @@ struct ns_follower {
     bool started;
     pthread_mutex_t lock;
     pthread_cond_t turn;
-    /* under the lock; the thread computes without it, and nobody else touches plan and state while it is busy */
-    int until, done; /* tokens asked for; tokens read */
-    bool busy, quit;
+    /* changed under the lock; the thread computes without it, and nobody else touches plan and state while it is busy */
+    atomic_int until, done; /* tokens asked for; tokens read */
+    atomic_bool busy;
+    bool quit;
     int rc;
     ns_err err;
 };
@@ -27,8 +30,8 @@ struct ns_follower {
 /* One step, at most to `until`. */
 static int step(ns_follower *f, int until, ns_err *e)
 {
-    int at = f->state->len, most = at < f->begin ? NS_STEP_TOKENS : NS_LATE_CHUNK, end = at < f->begin && f->begin < until ? f->begin : until;
-    ns_item item = { .state = f->state, .ids = f->ids + at, .n = end - at < most ? end - at : most };
+    int at = f->state->len;
+    ns_item item = { .state = f->state, .ids = f->ids + at, .n = until - at < NS_STEP_TOKENS ? until - at : NS_STEP_TOKENS };
     return ns_forward(f->plan, &item, 1, f->scratch, NULL, e);
 }
 
@@ -52,7 +55,6 @@ static void *thread_main(void *arg)
             f->done = f->state->len;
         }
         f->busy = false;
-        pthread_cond_broadcast(&f->turn);
     }
     pthread_mutex_unlock(&f->lock);
     return NULL;
@@ -65,7 +67,7 @@ static void stop(ns_follower *f)
         return;
     pthread_mutex_lock(&f->lock);
     f->quit = true;
-    pthread_cond_broadcast(&f->turn);
+    pthread_cond_signal(&f->turn);
     pthread_mutex_unlock(&f->lock);
     pthread_join(f->thread, NULL);
     f->started = false;
@@ -91,14 +93,14 @@ static int start(ns_follower *f, ns_err *e)
     return 0;
 }
 
-ns_follower *ns_follower_new(const ns_engine *en, const ns_cut *cut, int context, const int *ids, int n, ns_err *e)
+ns_follower *ns_follower_new(const ns_engine *en, const ns_cut *cut, int context, const int *ids, ns_err *e)
 {
     ns_follower *f = calloc(1, sizeof *f);
     if (!f) {
         ns_fail(e, NS_ENOMEM, "a late handover: out of memory");
         return NULL;
     }
-    *f = (ns_follower){ .en = en, .ids = ids, .begin = n };
+    *f = (ns_follower){ .en = en, .ids = ids };
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->turn, NULL);
     f->plan = ns_plan_new(&en->model, cut, e);
@@ -132,12 +134,6 @@ const ns_cut *ns_follower_cut(const ns_follower *f)
     return &f->plan->cut;
 }
 
-/* What can be read of n tokens. The last one stays for the change: its logits are wanted then. */
-static int whole_chunks(const ns_follower *f, int n)
-{
-    return n <= f->begin ? f->begin : f->begin + (n - 1 - f->begin) / NS_LATE_CHUNK * NS_LATE_CHUNK;
-}
-
 static int read_here(ns_follower *f, ns_err *e)
 {
     while (f->done < f->until) {
@@ -151,13 +147,14 @@ static int read_here(ns_follower *f, ns_err *e)
 int ns_follower_read(ns_follower *f, int n, ns_err *e)
 {
     pthread_mutex_lock(&f->lock);
-    int until = whole_chunks(f, n), rc = f->rc;
+    /* a cut now and whatever comes: two tokens or more are left for the change, for a last one alone would be computed another way */
+    int until = (n - 2) / NS_SCAN_CHUNK * NS_SCAN_CHUNK, rc = f->rc;
     if (rc != 0 && e)
         *e = f->err;
     if (rc == 0 && until > f->until) {
         f->until = until;
         f->busy = f->started;
-        pthread_cond_broadcast(&f->turn);
+        pthread_cond_signal(&f->turn);
     }
     pthread_mutex_unlock(&f->lock);
     return rc == 0 && !f->started ? read_here(f, e) : rc;
@@ -165,33 +162,24 @@ int ns_follower_read(ns_follower *f, int n, ns_err *e)
 
 int ns_follower_asked(ns_follower *f)
 {
-    pthread_mutex_lock(&f->lock);
-    int n = f->until;
-    pthread_mutex_unlock(&f->lock);
-    return n;
+    return f->until;
 }
 
 int ns_follower_done(ns_follower *f)
 {
-    pthread_mutex_lock(&f->lock);
-    int n = f->done;
-    pthread_mutex_unlock(&f->lock);
-    return n;
+    return f->done;
 }
 
 const ns_model *ns_follower_beside(ns_follower *f)
 {
-    pthread_mutex_lock(&f->lock);
-    bool busy = f->busy;
-    pthread_mutex_unlock(&f->lock);
-    return busy ? &f->beside : &f->en->model;
+    return f->busy ? &f->beside : &f->en->model;
 }
 
 int ns_follower_take(ns_follower *f, int n, ns_plan **plan, ns_state **state, ns_err *e)
 {
     stop(f);
     f->plan->model = &f->en->model;
-    f->until = whole_chunks(f, n);
+    f->until = ns_stretch_last_cut(n);
     int rc = f->rc;
     if (rc != 0 && e)
         *e = f->err;

@@ -39,7 +39,7 @@ int ns_engine_handover(const ns_engine *en, const ns_cut *from, const ns_cut *to
 }
 
 /* The tokens behind what `state` has of them, at the plan's size; on success both are the session's. Its own go only then. */
-static int read_again(ns_session *s, ns_plan *plan, ns_state *state, int chunk, ns_err *e)
+static int read_again(ns_session *s, ns_plan *plan, ns_state *state, ns_err *e)
 {
     ns_plan *old_plan = s->plan;
     ns_state *old = s->state;
@@ -48,7 +48,7 @@ static int read_again(ns_session *s, ns_plan *plan, ns_state *state, int chunk, 
     s->plan = plan;
     s->cancel = 0;
     ns_session_drop_marks(s, 0);
-    if (ns_session_compute(s, n, chunk, e) == 0) {
+    if (ns_session_compute(s, n, e) == 0) {
         s->mixed = false;
         ns_state_free(old);
         ns_plan_free(old_plan);
@@ -78,7 +78,7 @@ static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
     ns_state *state = ns_model_state(&s->en->model, &plan->cut, s->state->context, e);
     if (state && s->by_steps)
         return leave_unread(s, plan, state);
-    int rc = state ? read_again(s, plan, state, NS_STEP_TOKENS, e) : -1;
+    int rc = state ? read_again(s, plan, state, e) : -1;
     if (rc != 0)
         ns_state_free(state);
     return rc;
@@ -86,7 +86,7 @@ static int prefill_again(ns_session *s, ns_plan *plan, ns_err *e)
 
 static bool follows(const ns_session *s, const ns_cut *cut)
 {
-    return s->next && ns_follower_asked(s->next) < s->n && ns_cut_equal(ns_follower_cut(s->next), cut);
+    return s->next && ns_cut_equal(ns_follower_cut(s->next), cut);
 }
 
 /* Nothing follows any more; the follower is the caller's to end. While it read, the session's steps had the cores that were left over. */
@@ -106,7 +106,7 @@ static int take_over(ns_session *s, ns_err *e)
     ns_state *state = NULL;
     if (ns_follower_take(detach(s), s->n, &plan, &state, e) != 0)
         return -1;
-    int rc = read_again(s, plan, state, NS_LATE_CHUNK, e);
+    int rc = read_again(s, plan, state, e);
     if (rc != 0) {
         ns_plan_free(plan);
         ns_state_free(state);
@@ -178,7 +178,7 @@ int ns_session_follow(ns_session *s, const char *size, ns_err *e)
     int rc = ns_engine_cut(s->en, size, s->state->context, &cut, name, sizeof name, e);
     if (rc == 0 && !(s->next && ns_cut_equal(ns_follower_cut(s->next), &cut))) {
         ns_session_unfollow(s);
-        s->next = ns_follower_new(s->en, &cut, s->state->context, s->ids, s->n, e);
+        s->next = ns_follower_new(s->en, &cut, s->state->context, s->ids, e);
         rc = s->next ? 0 : -1;
     }
     ns_cut_release(&cut);

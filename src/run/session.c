@@ -87,10 +87,10 @@ void ns_session_lose(ns_session *s, ns_err *e)
         *e = found;
 }
 
-int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e)
+int ns_session_compute(ns_session *s, int end, ns_err *e)
 {
     while (s->state->len < end) {
-        int at = s->state->len, n = end - at < chunk ? end - at : chunk;
+        int at = s->state->len, n = end - at < NS_STEP_TOKENS ? end - at : NS_STEP_TOKENS;
         bool last = at + n == s->n;
         if (s->cancel) {
             s->cancel = 0;
@@ -118,7 +118,7 @@ static int catch_up(ns_session *s, bool decode, ns_err *e)
     int before = s->state->len;
     double start = ns_now();
     s->cancel = 0; /* cancelling is about a call in progress */
-    int rc = ns_session_compute(s, s->n, NS_STEP_TOKENS, e);
+    int rc = ns_session_compute(s, s->n, e);
     size_t done = s->state->len > before ? (size_t)(s->state->len - before) : 0;
     if (decode) {
         s->stats.decode_tokens += done;

@@ -39,8 +39,8 @@ struct ns_session {
 int ns_session_default_context(const ns_engine *en);
 /* Appends without computing. */
 int ns_session_append(ns_session *s, const int *ids, size_t n, ns_err *e);
-/* Computes tokens up to `end`, at most `chunk` in a step; logits of the last one if it is the session's last. */
-int ns_session_compute(ns_session *s, int end, int chunk, ns_err *e);
+/* Computes tokens up to `end`; logits of the last one if it is the session's last. */
+int ns_session_compute(ns_session *s, int end, ns_err *e);
 /* A step failed: the session is empty. A broken weight shows as a hidden state that is not finite; then the scan that opening spares names
  * the tensor, in `e` (NULL: not asked). */
 void ns_session_lose(ns_session *s, ns_err *e);

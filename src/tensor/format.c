@@ -105,16 +105,23 @@ static void decode_nvfp4(const ns_mat *m, const uint8_t *q, const uint8_t *scale
     }
 }
 
-void ns_row_decode(const ns_mat *m, int row, int col, int n, float *out)
+/* Panel by panel; a view begins with a block of 16. */
+static void decode_panels(const ns_mat *m, int row, int col, int n, float *out)
 {
-    assert(row >= 0 && row < m->rows && col >= 0 && n >= 0 && n <= m->cols - col);
-    for (int run; m->panels && n > 0; col += run, n -= run, out += run) {
+    for (int run; n > 0; col += run, n -= run, out += run) {
         run = ns_mat_run(m, col) < n ? ns_mat_run(m, col) : n;
         ns_mat v = ns_mat_view(m, row, 1, col - col % 16, run + col % 16);
         ns_row_decode(&v, 0, col % 16, run, out);
     }
-    if (m->panels)
+}
+
+void ns_row_decode(const ns_mat *m, int row, int col, int n, float *out)
+{
+    assert(row >= 0 && row < m->rows && col >= 0 && n >= 0 && n <= m->cols - col);
+    if (m->panels) {
+        decode_panels(m, row, col, n, out);
         return;
+    }
     const uint8_t *p = m->data + (size_t)row * m->stride;
     switch (m->dtype) {
     case NS_F32:

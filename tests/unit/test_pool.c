@@ -1,4 +1,5 @@
 /* The thread pool: every task runs exactly once, before the run returns, on a valid thread, whatever the counts. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -97,6 +98,39 @@ static void all_sizes(void **state)
     free(ran);
 }
 
+/* Each thread begins with its own share: nobody gets further before all have begun, so nobody can have taken another's. */
+struct begin {
+    atomic_int first[8], begun;
+    int threads;
+};
+
+static void begin_task(void *ctx, int t, int thread)
+{
+    struct begin *b = ctx;
+    int none = -1;
+    if (!atomic_compare_exchange_strong(&b->first[thread], &none, t))
+        return;
+    atomic_fetch_add(&b->begun, 1);
+    while (atomic_load(&b->begun) < b->threads)
+        sched_yield();
+}
+
+static void own_shares(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= 8; n++)
+        for (int tasks = n; tasks < 5 * n; tasks += 3) {
+            ns_pool *p = pool_of(n);
+            struct begin b = { .threads = n };
+            for (int i = 0; i < n; i++)
+                atomic_init(&b.first[i], -1);
+            ns_pool_run(p, tasks, begin_task, &b);
+            for (int i = 0; i < n; i++)
+                assert_int_equal(atomic_load(&b.first[i]), tasks * i / n);
+            ns_pool_free(p);
+        }
+}
+
 /* Pools come and go, and the caller of a pool changes. */
 static void many_pools(void **state)
 {
@@ -163,7 +197,7 @@ static void thread_counts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(quick_loops), cmocka_unit_test(all_sizes), cmocka_unit_test(many_pools),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(quick_loops), cmocka_unit_test(own_shares), cmocka_unit_test(all_sizes), cmocka_unit_test(many_pools),
                                         cmocka_unit_test(loops_are_ordered), cmocka_unit_test(thread_counts) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,7 +49,7 @@ static void pack_float(ns_dtype w, const float *x, int cols, float *out)
         memcpy(out, x, (size_t)cols * sizeof *x);
         memset(out + cols, 0, (padded - (size_t)cols) * sizeof *x);
         for (size_t i = 0; w == NS_F8_E4M3 && i < padded; i++)
-            out[i] *= 0x1p60f;
+            out[i] *= E4M3_HALF;
         return;
     }
     for (size_t i = 0; i < padded; i++) { /* 8 even columns, then 8 odd ones */
@@ -206,13 +206,11 @@ static void nvfp4_batch(const ns_mat *w, int row0, int rows, const char *x, size
             int mt = m - t0 < TILE ? m - t0 : TILE;
             for (int t = 0; t < mt; t++)
                 xt[t] = x + (size_t)(idx ? idx[t0 + t] : t0 + t) * stride;
-            for (int r = 0; r < n; r += 2) {
+            float *yt = y + (size_t)t0 * ldy + (size_t)r0;
+            int r = 0;
+            for (; r + 2 <= n; r += 2) {
                 const char *pair[2] = { scratch + (size_t)r * row_bytes, scratch + (size_t)(r + 1) * row_bytes };
-                float *out = y + (size_t)t0 * ldy + (size_t)(r0 + r);
-                for (int t = 0; r + 1 == n && t < mt; t++)
-                    nvfp4_tile(pair, 1, n_chunks, xt + t, 1, f, out + (size_t)t * ldy, ldy, add);
-                if (r + 1 == n)
-                    break;
+                float *out = yt + r;
                 switch (mt) {
                 case 4: nvfp4_tile(pair, 2, n_chunks, xt, 4, f, out, ldy, add); break;
                 case 3: nvfp4_tile(pair, 2, n_chunks, xt, 3, f, out, ldy, add); break;
@@ -220,6 +218,9 @@ static void nvfp4_batch(const ns_mat *w, int row0, int rows, const char *x, size
                 default: nvfp4_tile(pair, 2, n_chunks, xt, 1, f, out, ldy, add); break;
                 }
             }
+            const char *last = scratch + (size_t)r * row_bytes;
+            for (int t = 0; r < n && t < mt; t++)
+                nvfp4_tile(&last, 1, n_chunks, xt + t, 1, f, yt + r + (size_t)t * ldy, ldy, add);
             t0 += mt;
         }
     }
@@ -258,7 +259,7 @@ static inline __attribute__((always_inline)) void load16(ns_dtype t, const uint8
     } else if (t == NS_F16) {
         v[0] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
         v[1] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 16)));
-    } else { /* see avx512/matmul_avx512.c */
+    } else {
         const __m128i seven = _mm_set1_epi8(0x7f), u = _mm_loadu_si128((const __m128i *)p);
         const __m256i fields = _mm256_set1_epi32((int)0x87ffffff);
         *nan = _mm_or_si128(*nan, _mm_cmpeq_epi8(_mm_and_si128(u, seven), seven));
@@ -305,7 +306,7 @@ static inline __attribute__((always_inline)) void float_tile(ns_dtype t, const n
         }
     }
     for (int i = 0; i < rows; i++) {
-        float f = w->global_scale * (t != NS_F8_E4M3 ? 1.0f : _mm_movemask_epi8(nan[i]) ? NAN : 0x1p60f);
+        float f = w->global_scale * (t != NS_F8_E4M3 ? 1.0f : _mm_movemask_epi8(nan[i]) ? NAN : E4M3_HALF);
         for (int j = 0; j < m; j++) {
             float *o = y + (size_t)j * ldy + (size_t)i;
             *o = (add ? *o : 0.0f) + reduce(acc[i][j]) * f;

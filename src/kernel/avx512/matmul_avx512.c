@@ -16,7 +16,7 @@ static void pack_float(ns_dtype w, const float *x, int cols, float *out)
     memcpy(out, x, (size_t)cols * sizeof *x);
     memset(out + cols, 0, (padded - (size_t)cols) * sizeof *x);
     for (size_t i = 0; w == NS_F8_E4M3 && i < padded; i += 16)
-        _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), _mm512_set1_ps(0x1p60f)));
+        _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), _mm512_set1_ps(E4M3_HALF)));
     if (w != NS_BF16)
         return;
     /* BF16 pairs widen as (even, odd): 16 even columns, then 16 odd ones */
@@ -38,13 +38,6 @@ static void act_pack(ns_dtype w, const float *x, int cols, void *out)
 }
 
 /* ---- the float family ---- */
-
-/* The bits of an E4M3 number, moved to their places in binary32, are the number times 2^-120, subnormal ones too; NaN becomes 480 there. The
- * activations that meet it are packed times 2^60, so that no product is too small to be exact; this much is left to be made good. */
-static inline float left_over(ns_dtype t)
-{
-    return t == NS_F8_E4M3 ? 0x1p60f : 1.0f;
-}
 
 /* 32 columns of a row, widened, in the order of the packed activations. nan: gets a bit where E4M3's NaN stands. */
 static inline __attribute__((always_inline)) void load32(ns_dtype t, const uint8_t *p, __m512 v[2], __mmask32 *nan)
@@ -122,7 +115,7 @@ static inline __attribute__((always_inline)) void float_rows(ns_dtype t, const n
                                                              size_t ldy, bool add, bool fetch)
 {
     const uint8_t *p = w->data + (size_t)r * w->stride;
-    float f = w->global_scale * left_over(t);
+    float f = w->global_scale * (t == NS_F8_E4M3 ? E4M3_HALF : 1.0f);
     for (size_t c = 0, cols = (size_t)w->cols; c < cols; c += COLUMNS)
         float_part(t, p + ns_dtype_row_bytes(t, c), w->stride, rows, cols - c < COLUMNS ? cols - c : COLUMNS, x, c, m, f, y, ldy,
                    add || c > 0, fetch);

@@ -20,4 +20,9 @@ void NS_RUNG(gemm)(int m, int n, int k, const float *a, size_t a_row, size_t a_c
  * prefetching (a Zen 5 core reads 15 to 18 GB/s without it, 28 to 32 with it). What is on its way to the first-level cache takes one of
  * few places there, which on Zen 4 holds a core at 10 to 12 GB/s; so rows that lie FAR ahead are first asked into the second level. */
 enum { AHEAD = 8, FAR = 16 };
+
+/* The bits of an E4M3 number, moved to their places in binary32, are the number times 2^-120, subnormal ones too (NaN becomes 480 there, and is
+ * looked for apart). Half of that is made good in the activations, which are packed times 2^60, so that no product is too small to be
+ * exact, and half in the sum. */
+#define E4M3_HALF 0x1p60f
 #endif
