@@ -147,8 +147,7 @@ static int read_here(ns_follower *f, ns_err *e)
 int ns_follower_read(ns_follower *f, int n, ns_err *e)
 {
     pthread_mutex_lock(&f->lock);
-    /* a cut now and whatever comes: two tokens or more are left for the change, for a last one alone would be computed another way */
-    int until = (n - 2) / NS_SCAN_CHUNK * NS_SCAN_CHUNK, rc = f->rc;
+    int until = ns_stretch_last_cut(n), rc = f->rc;
     if (rc != 0 && e)
         *e = f->err;
     if (rc == 0 && until > f->until) {

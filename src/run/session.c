@@ -96,7 +96,7 @@ int ns_session_compute(ns_session *s, int end, ns_err *e)
             s->cancel = 0;
             s->n = at; /* what is complete */
             s->has_logits = false;
-            if (s->next && ns_follower_asked(s->next) > at)
+            if (s->next && ns_follower_asked(s->next) >= at) /* it leaves a token for the change to compute */
                 ns_session_unfollow(s);
             return ns_fail(e, NS_ECANCELLED, "cancelled");
         }

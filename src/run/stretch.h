@@ -9,7 +9,7 @@
 #ifndef NS_RUN_STRETCH_H
 #define NS_RUN_STRETCH_H
 
-/* The last place where a stretch of n tokens may be cut; 0: nowhere. */
+/* The last place where a stretch of n tokens may be cut; 0: nowhere. A longer one may be cut there too. */
 int ns_stretch_last_cut(int n);
 /* Tokens of the next piece when `at` of n are computed: about `most` at most (65 where 64 would leave a single token over), 0 when it needs more
  * than that. `most` is at most NS_STEP_TOKENS; with as many there is always a piece. */

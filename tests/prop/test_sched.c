@@ -236,6 +236,7 @@ static void pieces(void **state)
     (void)state;
     for (int n = 1; n < 1200; n++) {
         assert_true(ns_stretch_last_cut(n) % NS_SCAN_CHUNK == 0 && ns_stretch_last_cut(n) < n);
+        assert_true(ns_stretch_last_cut(n) <= ns_stretch_last_cut(n + 1));
         for (int most = 64; most <= NS_STEP_TOKENS; most += 64) {
             int at = 0, last = 0;
             while (at < n) {
